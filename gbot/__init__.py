@@ -1,0 +1,38 @@
+"""gbot: a chat-bot webhook server. This is its face: all that a bot's author imports."""
+
+from gbot.bot import Bot, Context
+from gbot.errors import (
+    ApiError,
+    ApiLimited,
+    ApiRejected,
+    ApiUnavailable,
+    ApiUnreachable,
+    BotError,
+    GbotError,
+    MessageRefused,
+    ReplyRefused,
+    ResultUnknown,
+    SendError,
+)
+from gbot.event import Conversation, Event, Message
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ApiError",
+    "ApiLimited",
+    "ApiRejected",
+    "ApiUnavailable",
+    "ApiUnreachable",
+    "Bot",
+    "BotError",
+    "Context",
+    "Conversation",
+    "Event",
+    "GbotError",
+    "Message",
+    "MessageRefused",
+    "ReplyRefused",
+    "ResultUnknown",
+    "SendError",
+]

@@ -1,0 +1,107 @@
+"""The command line: reads settings, calls the worker, turns errors into one line and an exit code.
+
+Exit codes: 0 stopped as asked; 1 the machine does not let the server start; 2 a setting or APP is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gbot import __version__, logs
+from gbot.config import CONFIG_VARIABLE, SETTINGS, Setting, load
+from gbot.errors import BotError, ConfigError, StartError
+from gbot.loader import DEFAULT_APP, load_bot
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_START = 1
+EXIT_SETTING = 2
+
+
+def _fail(error: Exception, code: int) -> None:
+    click.echo(f"gbot: {error}", err=True)
+    sys.exit(code)
+
+
+def _help(row: Setting) -> str:
+    default = "" if row.default in (None, ()) else f"  [default: {_shown(row.default)}]"
+    return row.sentence + default
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def setting_options(command: F) -> F:
+    """An option for every setting of the table that has a flag."""
+    for row in reversed(SETTINGS.values()):
+        if row.has_flag:
+            option = click.option("--" + row.key, row.name, metavar=row.kind.metavar, help=_help(row))
+            command = option(command)
+    return command
+
+
+def _epilog() -> str:
+    secrets = [row for row in SETTINGS.values() if not row.has_flag]
+    rows = "\n".join(f"  {row.variable}\n      {_help(row)}" for row in secrets)
+    return f"\b\nOnly in the environment or the file, never on the command line:\n{rows}"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="gbot")
+def main() -> None:
+    """gbot takes the webhooks of chat platforms and runs your bot's handlers."""
+
+
+@main.command(epilog=_epilog())
+@click.argument("app", default=DEFAULT_APP, metavar="[APP]")
+@click.option(
+    "--config", "config_file", metavar="FILE", envvar=CONFIG_VARIABLE, help="TOML file with settings, named as below."
+)
+@setting_options
+def serve(app: str, config_file: str | None, **flags: str | None) -> None:
+    """Run the bot APP (module:attribute) behind a webhook server; without APP, a bot that prints what arrives.
+
+    Every option can also be set by an environment variable (--stop-timeout is GBOT_STOP_TIMEOUT) or in the TOML
+    file of --config (stop-timeout = 25). The command line goes before the environment, the environment before the file.
+    """
+    try:
+        config, warnings = load(flags, os.environ, Path(config_file) if config_file else None)
+        logs.configure(config.log_format, config.log_level)
+        for sentence in warnings:
+            logs.warn(sentence)
+        bot = load_bot(app)
+        from gbot.worker import Worker
+
+        Worker(config, bot).run()
+    except (ConfigError, BotError) as error:
+        _fail(error, EXIT_SETTING)
+    except StartError as error:
+        _fail(error, EXIT_START)
+
+
+@main.command()
+@click.argument("app", default=DEFAULT_APP, metavar="[APP]")
+def routes(app: str) -> None:
+    """List the handlers of the bot APP in the order in which they are tried."""
+    try:
+        rows = [(route.rule, _where(route.handler)) for route in load_bot(app).routes()]
+    except (ConfigError, BotError) as error:
+        _fail(error, EXIT_SETTING)
+    if not rows:
+        click.echo(f"{app} has no handlers: every event will be counted as unhandled.")
+    width = max((len(rule) for rule, _ in rows), default=0)
+    for number, (rule, where) in enumerate(rows, 1):
+        click.echo(f"{number:>3}  {rule:<{width}}  {where}")
+
+
+def _where(handler: Callable[..., object]) -> str:
+    code = getattr(handler, "__code__", None)
+    line = f":{code.co_firstlineno}" if code is not None else ""
+    return f"{handler.__module__}{line} {getattr(handler, '__qualname__', '')}"

@@ -1,0 +1,271 @@
+"""The settings: one table, and the way from flags, environment and file to a frozen Config.
+
+The fields of Config are the table: name, type, default and one sentence each. Everything else follows from it. The setting
+``stop_timeout`` is the flag ``--stop-timeout``, the environment variable ``GBOT_STOP_TIMEOUT`` and the key ``stop-timeout``
+of the TOML file. Precedence: flag, environment, file, default. Secrets have no flag: a command line can be read by
+every user of the machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gbot.errors import ConfigError
+
+ENV_PREFIX = "GBOT_"
+CONFIG_VARIABLE = "GBOT_CONFIG"  # names the TOML file where --config does not
+FILE_SOURCE = f"--config or {CONFIG_VARIABLE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type of setting: what is expected, in words, and how a value is read. ``read`` raises ValueError."""
+
+    expected: str
+    read: Callable[[str], Any]
+    metavar: str
+
+
+def _integer(low: int, high: int, metavar: str = "N") -> Kind:
+    def read(text: str) -> int:
+        value = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Kind(f"a whole number from {low} to {high}", read, metavar)
+
+
+def _seconds(low: float, high: float, zero: str = "") -> Kind:
+    """``zero``: what 0 means, where it is allowed below ``low``."""
+
+    def read(text: str) -> float:
+        value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else -1.0
+        if not (low <= value <= high or (zero and value == 0)):
+            raise ValueError
+        return value
+
+    expected = f"a number of seconds from {low:g} to {high:g}"
+    return Kind(f"{expected}, or 0 for {zero}" if zero else expected, read, "SECONDS")
+
+
+def _choice(*words: str) -> Kind:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return Kind(f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0], read, "|".join(words))
+
+
+def _matching(pattern: str, expected: str, metavar: str) -> Kind:
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError
+        return text
+
+    return Kind(expected, read, metavar)
+
+
+def _words(*known: str) -> Kind:
+    def read(text: str) -> tuple[str, ...]:
+        words = tuple(word.strip() for word in text.split(",") if word.strip())
+        if not set(words) <= set(known):
+            raise ValueError
+        return tuple(dict.fromkeys(words))
+
+    return Kind(f"a comma-separated list of {', '.join(known)}", read, "NAMES")
+
+
+def _secrets(count_max: int) -> Kind:
+    def read(text: str) -> tuple[str, ...]:
+        secrets = tuple(secret.strip() for secret in text.split(",") if secret.strip())
+        if not 1 <= len(secrets) <= count_max or not all(secret.isprintable() for secret in secrets):
+            raise ValueError
+        return secrets
+
+    expected = "one secret" if count_max == 1 else f"one secret, or {count_max} separated by a comma while rotating"
+    return Kind(expected, read, "SECRET")
+
+
+ADDRESS = _matching(r"unix:/.+|[^\s/]+", "a host name, an IP address or unix:/PATH", "ADDRESS")
+PATH = _matching(r"[^\0]+", "the path of a file", "PATH")
+API_BASE = _matching(r"https?://[^\s/?#]+(/[^\s?#]*)?", "an address that begins with https:// or http://", "URL")
+
+
+def _setting(kind: Kind, default: Any, sentence: str, *, flag: bool = True, secret: bool = False) -> Any:
+    metadata = {"kind": kind, "sentence": sentence, "flag": flag, "secret": secret}
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every setting of ``gbot serve``. ``load`` is the way to make one."""
+
+    host: str = _setting(ADDRESS, "127.0.0.1", "Address to listen on; :: takes IPv4 as well, unix:/PATH is a socket.")
+    port: int = _setting(_integer(0, 65535), 4000, "TCP port to listen on; 0 takes a free one.")
+    pool: int = _setting(_integer(1, 1_000_000), 5000, "How many handlers may run at once, a greenlet each.")
+    platforms: tuple[str, ...] = _setting(
+        _words("line", "plain"), (), "Platforms to serve; by default those with a secret, or plain if none has."
+    )
+    inbox: str = _setting(_choice("memory:"), "memory:", "Where accepted events rest; memory: is lost on a crash.")
+    inbox_max: int = _setting(
+        _integer(1, 10_000_000), 100_000, "How many events may wait or run; above it deliveries get 503."
+    )
+    body_bytes_max: int = _setting(
+        _integer(1024, 100 * 1024 * 1024, "BYTES"), 1024 * 1024, "The largest delivery taken, in bytes."
+    )
+    connections_max: int = _setting(
+        _integer(1, 1_000_000), 10_000, "How many connections may be open; above it new ones wait."
+    )
+    handler_timeout: float = _setting(
+        _seconds(0.1, 86_400, "none"), 60.0, "How long a handler may run before it is stopped; 0 for as long as it likes."
+    )
+    stop_timeout: float = _setting(_seconds(0, 3600), 25.0, "How long running handlers get to finish on stop.")
+    tls_cert: str | None = _setting(PATH, None, "Certificate chain (PEM); with --tls-key the server speaks HTTPS.")
+    tls_key: str | None = _setting(PATH, None, "Private key (PEM) of the certificate.")
+    log_format: str = _setting(_choice("text", "json"), "text", "How log lines look.")
+    log_level: str = _setting(_choice("debug", "info", "warning", "error"), "info", "The least severe lines to log.")
+    sample_interval: float = _setting(
+        _seconds(0.5, 3600, "never"), 10.0, "How often a line with greenlets, CPU and memory is logged; 0 for never."
+    )
+    line_channel_secret: tuple[str, ...] = _setting(
+        _secrets(2), (), "LINE channel secret; two separated by a comma while rotating.", flag=False, secret=True
+    )
+    line_channel_access_token: tuple[str, ...] = _setting(
+        _secrets(1), (), "LINE channel access token, needed to reply and push.", flag=False, secret=True
+    )
+    line_api_base: str = _setting(
+        API_BASE, "https://api.line.me", "Where the LINE API is, for tests against another one.", flag=False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    kind: Kind
+    default: Any
+    sentence: str
+    has_flag: bool
+    is_secret: bool
+
+    @property
+    def key(self) -> str:
+        """Its name in the TOML file and, after two hyphens, on the command line."""
+        return self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return ENV_PREFIX + self.name.upper()
+
+    def read(self, text: str, written_as: str, source: str) -> Any:
+        """The value that a text stands for. Raises ConfigError."""
+        try:
+            return self.kind.read(text)
+        except ValueError:
+            self.refuse(text, written_as, source)
+
+    def refuse(self, given: object, written_as: str, source: str) -> NoReturn:
+        shown = "a value that is not shown because it is secret" if self.is_secret else repr(given)
+        raise ConfigError(written_as, self.kind.expected, shown, source)
+
+
+def _table() -> dict[str, Setting]:
+    rows = (
+        Setting(
+            row.name,
+            row.metadata["kind"],
+            row.default,
+            row.metadata["sentence"],
+            row.metadata["flag"],
+            row.metadata["secret"],
+        )
+        for row in dataclasses.fields(Config)
+    )
+    return {row.name: row for row in rows}
+
+
+SETTINGS: Mapping[str, Setting] = _table()
+
+
+def load(flags: Mapping[str, str | None], environ: Mapping[str, str], file: Path | None) -> tuple[Config, list[str]]:
+    """Make the Config, and sentences about what looks like a mistake but need not be one. Raises ConfigError.
+
+    ``flags`` maps setting names to what was given on the command line; ``file`` is a TOML file, or None.
+    """
+    values = _from_file(file) if file is not None else {}
+    for row in SETTINGS.values():
+        if row.variable in environ:
+            values[row.name] = row.read(environ[row.variable], row.variable, "the environment")
+        given = flags.get(row.name)
+        if given is not None:
+            values[row.name] = row.read(given, "--" + row.key, "the command line")
+    config = Config(**values)
+    _check_together(config)
+    return config, _unknown_variables(environ)
+
+
+def _check_together(config: Config) -> None:
+    """Rules that need more than one setting. Raises ConfigError."""
+    if (config.tls_cert is None) != (config.tls_key is None):
+        present, missing = ("tls-cert", "tls-key") if config.tls_cert else ("tls-key", "tls-cert")
+        raise ConfigError(missing, f"a path, because {present} is set", "nothing", "no source")
+    if "line" in config.platforms and not config.line_channel_secret:
+        raise ConfigError(
+            SETTINGS["line_channel_secret"].variable, "a secret, because line is to be served", "nothing", "no source"
+        )
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    source = str(path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("config", "a readable file", f"{source!r}: {error.strerror}", FILE_SOURCE) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("config", "a TOML file", f"{source!r}: {error}", FILE_SOURCE) from None
+    by_key = {row.key: row for row in SETTINGS.values()}
+    values = {}
+    for key, value in document.items():
+        row = by_key.get(key)
+        if row is None:
+            raise ConfigError(key, _known(key, list(by_key)), "a name that is no setting", source)
+        values[row.name] = row.read(_toml_text(row, value, source), key, source)
+    return values
+
+
+def _toml_text(row: Setting, value: object, source: str) -> str:
+    """A TOML value as the text that a flag would have had; lists are for settings that take several."""
+    if isinstance(value, bool):
+        row.refuse(value, row.key, source)
+    if isinstance(value, str | int | float):
+        return str(value)
+    if isinstance(value, list) and isinstance(row.default, tuple) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    row.refuse(value, row.key, source)
+
+
+def _known(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, 1)
+    return f"the name of a setting, perhaps {close[0]}" if close else "the name of a setting; gbot serve --help has them"
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Variables that begin like ours and are not. Only a warning: Kubernetes sets some for a service named gbot."""
+    known = [*(row.variable for row in SETTINGS.values()), CONFIG_VARIABLE]
+    return [
+        f"{name} in the environment is no setting of gbot" + (f"; perhaps {close[0]} was meant" if close else "")
+        for name in sorted(environ)
+        if name.startswith(ENV_PREFIX) and name not in known
+        for close in [difflib.get_close_matches(name, known, 1)]
+    ]

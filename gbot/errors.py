@@ -1,0 +1,163 @@
+"""Every error gbot raises on purpose, as one tree.
+
+::
+
+    GbotError
+    ├── ConfigError             a setting is wrong: the operator mends it, exit code 2
+    │   └── AppError            APP cannot be imported, or holds no bot
+    ├── StartError              the machine refuses: port in use, unreadable certificate; exit code 1
+    ├── BotError                the author's code uses the Bot API wrongly
+    ├── DeliveryError           a webhook delivery was refused; carries the HTTP answer
+    │   ├── MalformedDelivery   400
+    │   ├── BadSignature        401
+    │   ├── DeliveryTooLarge    413
+    │   ├── NotJson             415
+    │   └── Unavailable         503, with Retry-After
+    │       ├── InboxFull
+    │       └── Draining
+    └── SendError               a message did not go out
+        ├── ReplyRefused        gbot did not try: standby, no token, token used
+        ├── MessageRefused      gbot did not try: the message has the wrong shape
+        └── ApiError            the platform's API was asked
+            ├── ApiRejected     it answered 4xx: trying again will not help
+            │   └── ApiLimited  429: too much, too fast, or the quota is used up
+            ├── ApiUnavailable  it answered 5xx
+            ├── ApiUnreachable  no connection: the message certainly did not arrive
+            └── ResultUnknown   the connection broke after sending: it may have arrived
+
+Sentences are written for the person who has to act. No error's text holds a secret or a message body.
+"""
+
+from __future__ import annotations
+
+
+class GbotError(Exception):
+    """Base of every error that gbot raises on purpose."""
+
+
+class ConfigError(GbotError):
+    """A setting has a value gbot cannot use.
+
+    ``name`` is the setting as the operator wrote it, ``expected`` completes "expected …", ``given`` is the value
+    as it should be shown (never a secret), ``source`` says where it came from.
+    """
+
+    def __init__(self, name: str, expected: str, given: str, source: str) -> None:
+        super().__init__(f"{name}: expected {expected}, got {given} (from {source})")
+        self.name = name
+        self.expected = expected
+        self.given = given
+        self.source = source
+
+
+class AppError(ConfigError):
+    """APP cannot be imported, or what it names is not a bot."""
+
+
+class StartError(GbotError):
+    """The machine does not let the server start as configured."""
+
+
+class BotError(GbotError):
+    """A bot was put together in a way that cannot work, such as a handler that cannot take what it will be given."""
+
+
+class DeliveryError(GbotError):
+    """A webhook delivery was refused.
+
+    ``status`` is the HTTP status code, ``word`` the stable ``error`` word of the JSON answer.
+    """
+
+    status = 400
+    word = "bad_delivery"
+
+
+class MalformedDelivery(DeliveryError):
+    """The body is not JSON, or not of the shape the platform sends."""
+
+    word = "malformed"
+
+
+class BadSignature(DeliveryError):
+    """The signature is missing or does not belong to this body."""
+
+    status = 401
+    word = "bad_signature"
+
+
+class DeliveryTooLarge(DeliveryError):
+    """The body, or the number of events in it, is over the bound."""
+
+    status = 413
+    word = "too_large"
+
+
+class NotJson(DeliveryError):
+    """The body is declared as something other than JSON."""
+
+    status = 415
+    word = "not_json"
+
+
+class Unavailable(DeliveryError):
+    """gbot cannot accept events now; the platform should send them again after ``retry_after`` seconds."""
+
+    status = 503
+    word = "unavailable"
+    retry_after = 1
+
+
+class InboxFull(Unavailable):
+    """As many events are waiting as the inbox may hold."""
+
+    word = "inbox_full"
+
+
+class Draining(Unavailable):
+    """The server is stopping and takes no new events."""
+
+    word = "draining"
+    retry_after = 5
+
+
+class SendError(GbotError):
+    """A message did not go out, or may not have."""
+
+
+class ReplyRefused(SendError):
+    """This event cannot be replied to; nothing was sent."""
+
+
+class MessageRefused(SendError):
+    """The message has a shape that the platform does not take; nothing was sent."""
+
+
+class ApiError(SendError):
+    """The platform's API was asked and the message was not confirmed.
+
+    ``status`` is the HTTP status code, or None when there was no answer.
+    """
+
+    def __init__(self, sentence: str, status: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class ApiRejected(ApiError):
+    """The API answered 4xx: sending the same again will not help."""
+
+
+class ApiLimited(ApiRejected):
+    """The API answered 429: too fast, too much to one user, or the monthly quota is used up."""
+
+
+class ApiUnavailable(ApiError):
+    """The API answered 5xx."""
+
+
+class ApiUnreachable(ApiError):
+    """No connection could be made: the message certainly did not arrive."""
+
+
+class ResultUnknown(ApiError):
+    """The request went out and no answer came back: the message may or may not have arrived."""

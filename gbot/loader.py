@@ -1,0 +1,53 @@
+"""Finds the author's bot: ``module:attribute`` → Bot."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+from gbot.bot import Bot
+from gbot.errors import AppError
+
+DEFAULT_APP = "gbot.examples.echo:bot"
+
+
+def load_bot(app: str) -> Bot:
+    """Import APP; modules of the current directory are found first, as with ``python -m``. Raises AppError."""
+    module_name, separator, attribute = app.partition(":")
+    if not separator or not module_name or not attribute or "/" in module_name or module_name.endswith(".py"):
+        raise _wrong("a module and an attribute, such as mybot:bot", app)
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise _wrong(f"a module that can be found from {os.getcwd()}", f"{module_name}, which is not there") from error
+        raise _wrong("a module that can be imported", f"{module_name}, which needs {error.name}: not installed") from error
+    except Exception as error:
+        raise _wrong("a module that can be imported", f"{module_name}, which fails with {_where(error)}") from error
+    found = getattr(module, attribute, None)
+    if isinstance(found, Bot):
+        return found
+    bots = [name for name, value in vars(module).items() if isinstance(value, Bot)]
+    hint = f"; it has a bot named {', '.join(bots)}" if bots else "; it has no bot at all"
+    what = "is not there" if found is None else f"is of type {type(found).__name__}"
+    raise _wrong(f"a gbot.Bot in {module_name}", f"{attribute}, which {what}{hint}")
+
+
+def _wrong(expected: str, given: str) -> AppError:
+    return AppError("APP", expected, given, "the command line")
+
+
+def _where(error: Exception) -> str:
+    """The error and the author's line that caused it, in one line."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen importlib")
+    ]
+    last = frames[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({last.filename}, line {last.lineno})"

@@ -1,0 +1,113 @@
+"""One log line every few seconds that tells how the server is doing. This is the one module that knows psutil.
+
+``hub lag`` is how late a timer fires that should fire every LAG_PROBE_S, at worst since the last line: what a handler that
+computes without ever waiting does to everybody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gevent
+import psutil
+
+log = logging.getLogger(__name__)
+
+LAG_PROBE_S = 0.1
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the server's parts report to the sampler."""
+
+    running: int
+    pool_size: int
+    waiting: int
+    greenlets: int
+    connections: int
+    events_finished: int
+    deliveries_refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at the server. Rates are since the look before; ``cores_percent`` has one number per core of the machine."""
+
+    load: Load
+    events_per_s: float
+    cpu_percent: float
+    cores_percent: tuple[float, ...]
+    rss_bytes: int
+    hub_lag_s: float
+    open_files: int
+    open_files_max: int
+
+    def line(self) -> str:
+        load = self.load
+        cores = " ".join(f"{percent:.0f}" for percent in self.cores_percent)
+        return (
+            f"handlers {load.running}/{load.pool_size} running, {load.waiting} waiting; "
+            f"greenlets {load.greenlets}; events {self.events_per_s:.0f}/s; connections {load.connections}; "
+            f"CPU {self.cpu_percent:.0f} % (cores {cores}); RSS {self.rss_bytes / MIB:.0f} MiB; "
+            f"hub lag {self.hub_lag_s * 1000:.0f} ms; files {self.open_files}/{self.open_files_max}; "
+            f"refused {load.deliveries_refused}"
+        )
+
+
+class Sampler:
+    """Looks at the process and at ``read_load()`` every ``interval_s`` seconds and logs a line."""
+
+    def __init__(self, read_load: Callable[[], Load], interval_s: float) -> None:
+        self._read_load = read_load
+        self._interval_s = interval_s
+        self._process = psutil.Process(os.getpid())
+        self._greenlet: gevent.Greenlet | None = None
+        self._probe = gevent.get_hub().loop.timer(LAG_PROBE_S, LAG_PROBE_S)
+        self._probe_due = 0.0
+        self._lag_s = 0.0
+        self._looked_at = 0.0
+        self._events_before = 0
+
+    def start(self) -> None:
+        self._probe_due = time.monotonic() + LAG_PROBE_S
+        self._probe.start(self._measure_lag)
+        self.sample()  # rates need a first look to start from
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        self._probe.stop()
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def sample(self) -> Sample:
+        """Look now."""
+        load, now = self._read_load(), time.monotonic()
+        elapsed = now - self._looked_at
+        sample = Sample(
+            load=load,
+            events_per_s=(load.events_finished - self._events_before) / elapsed if elapsed > 0 else 0.0,
+            cpu_percent=self._process.cpu_percent(),
+            cores_percent=tuple(psutil.cpu_percent(percpu=True)),
+            rss_bytes=self._process.memory_info().rss,
+            hub_lag_s=self._lag_s,
+            open_files=self._process.num_fds(),
+            open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        )
+        self._looked_at, self._events_before, self._lag_s = now, load.events_finished, 0.0
+        return sample
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(self._interval_s)
+            log.info("%s", self.sample().line())
+
+    def _measure_lag(self) -> None:
+        now = time.monotonic()
+        self._lag_s = max(self._lag_s, now - self._probe_due)
+        self._probe_due = now + LAG_PROBE_S
