@@ -11,8 +11,9 @@
     def weather(ctx, city):
         ctx.reply(f"Looking out of the window in {city} …")
 
-Handlers are plain functions. Each event runs in a greenlet of its own, so ``time.sleep``, requests and PyMySQL may wait as
-long as they like without holding anybody up. The first handler that matches, in order of registration, gets the event.
+Handlers are plain functions. Each event runs in a greenlet of its own, so ``time.sleep``, requests and PyMySQL may
+wait as long as they like without holding anybody up. The first handler that matches, in order of registration, gets
+the event.
 """
 
 from __future__ import annotations
@@ -127,9 +128,7 @@ class Bot:
 
     # Registration.
 
-    def text(
-        self, pattern: str | re.Pattern[str] | None = None, *, timeout: float | None = None
-    ) -> Callable[[H], H]:
+    def text(self, pattern: str | re.Pattern[str] | None = None, *, timeout: float | None = None) -> Callable[[H], H]:
         """For text messages: those equal to a string, those in which a compiled regex is found, or all of them.
 
         Named groups of the regex become the handler's arguments (None for a group that took no part).

@@ -40,7 +40,7 @@ def _shown(value: object) -> str:
 
 def setting_options(command: F) -> F:
     """An option for every setting of the table that has a flag."""
-    for row in reversed(SETTINGS.values()):
+    for row in reversed(list(SETTINGS.values())):
         if row.has_flag:
             option = click.option("--" + row.key, row.name, metavar=row.kind.metavar, help=_help(row))
             command = option(command)

@@ -1,9 +1,9 @@
 """The settings: one table, and the way from flags, environment and file to a frozen Config.
 
-The fields of Config are the table: name, type, default and one sentence each. Everything else follows from it. The setting
-``stop_timeout`` is the flag ``--stop-timeout``, the environment variable ``GBOT_STOP_TIMEOUT`` and the key ``stop-timeout``
-of the TOML file. Precedence: flag, environment, file, default. Secrets have no flag: a command line can be read by
-every user of the machine.
+The fields of Config are the table: name, type, default and one sentence each. Everything else follows from it. The
+setting ``stop_timeout`` is the flag ``--stop-timeout``, the environment variable ``GBOT_STOP_TIMEOUT`` and the key
+``stop-timeout`` of the TOML file. Precedence: flag, environment, file, default. Secrets have no flag: a command line
+can be read by every user of the machine.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Config:
         _integer(1, 1_000_000), 10_000, "How many connections may be open; above it new ones wait."
     )
     handler_timeout: float = _setting(
-        _seconds(0.1, 86_400, "none"), 60.0, "How long a handler may run before it is stopped; 0 for as long as it likes."
+        _seconds(0.1, 86_400, "none"), 60.0, "How long a handler may run before it is stopped; 0: no limit."
     )
     stop_timeout: float = _setting(_seconds(0, 3600), 25.0, "How long running handlers get to finish on stop.")
     tls_cert: str | None = _setting(PATH, None, "Certificate chain (PEM); with --tls-key the server speaks HTTPS.")
@@ -246,18 +246,17 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _toml_text(row: Setting, value: object, source: str) -> str:
     """A TOML value as the text that a flag would have had; lists are for settings that take several."""
-    if isinstance(value, bool):
-        row.refuse(value, row.key, source)
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, list) and isinstance(row.default, tuple) and all(isinstance(item, str) for item in value):
+    takes_several = isinstance(row.default, tuple)
+    if takes_several and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
-    row.refuse(value, row.key, source)
+    return row.refuse(value, row.key, source)
 
 
 def _known(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, 1)
-    return f"the name of a setting, perhaps {close[0]}" if close else "the name of a setting; gbot serve --help has them"
+    return f"the name of a setting, perhaps {close[0]}" if close else "the name of a setting; see gbot serve --help"
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:

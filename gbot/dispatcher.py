@@ -8,8 +8,8 @@
 
 **Hand-over.** ``submit`` only appends and asks the hub for a pump, so the HTTP answer never waits. The pump runs in the
 hub, after the answer has been sent: it switches into one greenlet after the other, each of which runs entries until its
-handler waits for something or nothing is ready. An entry therefore has a greenlet to itself while it runs, but a greenlet
-is only made when all others are waiting: creating one costs 8–10 µs, most of it memory for its stack.
+handler waits for something or nothing is ready. An entry therefore has a greenlet to itself while it runs, but a
+greenlet is only made when all others are waiting: creating one costs about 10 µs, most of it memory for its stack.
 
 **Turns.** Events may use the hub for SLICE_S at a stretch; then sockets get their turn and the pump goes on after them.
 
@@ -29,6 +29,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias, cast
 
 import gevent
 from gevent import Greenlet
@@ -40,6 +41,8 @@ from gbot.inbox import Entry, State
 
 log = logging.getLogger(__name__)
 
+Runner: TypeAlias = "Greenlet[..., object]"
+
 SLICE_S = 0.005
 IDLE_GREENLETS_MAX = 256
 TIMEOUT_CHECK_INTERVAL_S = 0.25
@@ -49,7 +52,7 @@ KILL_TIMEOUT_S = 2.0  # for handlers that clean up, or that catch GreenletExit
 
 @dataclass(frozen=True, slots=True)
 class DispatcherStatistics:
-    """``running``, ``waiting`` and ``greenlets`` are of this moment. Idle greenlets count as greenlets, not as running."""
+    """``finished`` counts since the start, the rest is of this moment. ``greenlets`` includes the resting ones."""
 
     pool_size: int
     running: int
@@ -77,7 +80,7 @@ class Dispatcher:
         self._ready: deque[Entry] = deque()
         self._lanes: dict[Conversation, deque[Entry]] = {}
         self._in_lanes = 0
-        self._idle: dict[Greenlet, None] = {}  # in the order in which they came to rest
+        self._idle: dict[Runner, None] = {}  # in the order in which they came to rest
         self._pump_asked = False
         self._slice_end = 0.0
         self._timer = self._hub.loop.timer(TIMEOUT_CHECK_INTERVAL_S, TIMEOUT_CHECK_INTERVAL_S)
@@ -150,10 +153,10 @@ class Dispatcher:
                     self._ask_for_pump()
                 return
 
-    def _next_greenlet(self) -> Greenlet:
+    def _next_greenlet(self) -> Runner:
         if self._idle:
             return self._idle.popitem()[0]  # the one that rested last: its stack is still in the CPU's cache
-        runner = Greenlet(self._serve)
+        runner: Runner = Greenlet(self._serve)
         self._pool.add(runner)
         return runner
 
@@ -161,17 +164,17 @@ class Dispatcher:
 
     def _serve(self) -> None:
         """The life of one greenlet: run what is ready, rest, run again; end when killed or when enough others rest."""
-        me = gevent.getcurrent()
+        me = cast("Runner", gevent.getcurrent())
         try:
             while self._run_ready() and len(self._idle) < IDLE_GREENLETS_MAX:
                 self._rest(me)
         finally:
             self._idle.pop(me, None)
-            self._pool.discard(me)
+            self._pool.discard(me)  # at once: the pump that follows counts on the room
             if self._ready:
                 self._ask_for_pump()
 
-    def _rest(self, me: Greenlet) -> None:
+    def _rest(self, me: Runner) -> None:
         """Wait until the pump picks this greenlet; a late wake-up meant for a finished handler does not count."""
         self._idle[me] = None
         while me in self._idle:

@@ -16,7 +16,7 @@
     │       ├── InboxFull
     │       └── Draining
     └── SendError               a message did not go out
-        ├── ReplyRefused        gbot did not try: standby, no token, token used
+        ├── ReplyRefused        gbot did not try: standby, no reply token, token used, no access token
         ├── MessageRefused      gbot did not try: the message has the wrong shape
         └── ApiError            the platform's API was asked
             ├── ApiRejected     it answered 4xx: trying again will not help
@@ -125,7 +125,7 @@ class SendError(GbotError):
 
 
 class ReplyRefused(SendError):
-    """This event cannot be replied to; nothing was sent."""
+    """There is no way to send: the event cannot be replied to, or credentials are missing; nothing was sent."""
 
 
 class MessageRefused(SendError):

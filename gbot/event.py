@@ -30,7 +30,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     ``kind`` is the event's type in gbot's words: ``message.text``, ``message.image`` …, ``follow``, ``postback`` …;
     ``message.unknown`` and ``unknown`` stand for types that gbot does not know yet. ``raw`` is the event as the
-    platform sent it, parsed from JSON; treat it as read-only.
+    platform sent it, parsed from JSON and to be treated as read-only: an object, but of the kind ``unknown`` any JSON
+    value, and of the plain platform the item's text.
     """
 
     platform: str

@@ -2,8 +2,8 @@
 
     start ──▶ choose handler ──▶ run under the timeout ──▶ outcome ──▶ settle
 
-Whatever a handler does, exactly one Outcome comes of it and is settled in one place. An error is logged here, told to the
-author's error handler, and goes no further: the neighbours in the delivery never notice.
+Whatever a handler does, exactly one Outcome comes of it and is settled in one place. An error is logged here, told to
+the author's error handler, and goes no further: the neighbours in the delivery never notice.
 
 Timeouts cost a handler one dictionary entry: ``Deadlines`` remembers who is running, and the dispatcher's timer asks it
 every quarter of a second who has run too long. HandlerTimeout is thrown into such a greenlet where it waits; a handler

@@ -5,8 +5,8 @@ An event in the inbox is an entry::
     put ──▶ waiting ──dispatcher has room──▶ running ──settle──▶ gone, counted by its outcome
 
 ``put`` takes a delivery's events whole or refuses them whole: 200 means that all of them are in. The number of
-entries, waiting and running together, is bounded; at the bound ``put`` raises InboxFull and the platform is told to send
-them again. Implementations live in ``inboxes/``; worker.py picks one by URL.
+entries, waiting and running together, is bounded; at the bound ``put`` raises InboxFull and the platform is told to
+send them again. Implementations live in ``inboxes/``; worker.py picks one by URL.
 """
 
 from __future__ import annotations

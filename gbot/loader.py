@@ -24,8 +24,10 @@ def load_bot(app: str) -> Bot:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise _wrong(f"a module that can be found from {os.getcwd()}", f"{module_name}, which is not there") from error
-        raise _wrong("a module that can be imported", f"{module_name}, which needs {error.name}: not installed") from error
+            expected = f"a module that can be found from {os.getcwd()}"
+            raise _wrong(expected, f"{module_name}, which is not there") from error
+        given = f"{module_name}, which needs {error.name}: not installed"
+        raise _wrong("a module that can be imported", given) from error
     except Exception as error:
         raise _wrong("a module that can be imported", f"{module_name}, which fails with {_where(error)}") from error
     found = getattr(module, attribute, None)
@@ -45,9 +47,7 @@ def _where(error: Exception) -> str:
     """The error and the author's line that caused it, in one line."""
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen importlib")
-    ]
-    last = frames[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = [frame for frame in frames if not frame.filename.startswith("<frozen importlib")][-1]
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text} ({last.filename}, line {last.lineno})"

@@ -26,11 +26,21 @@ HeaderLookup = Callable[[str], str | None]
 """Takes a header's name in any case, returns its value or None."""
 
 
+def json_kind(value: object) -> str:
+    """What a parsed JSON value is, in the words of an error sentence."""
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
 class Reply(msgspec.Struct, frozen=True):
     """An answer to one event, addressed by the token that came with it."""
 
     token: str
     messages: Sequence[Message]
+
+    def __repr__(self) -> str:
+        """Without the token, which lets its holder answer."""
+        return f"<Reply of {len(self.messages)} message(s)>"
 
 
 class Push(msgspec.Struct, frozen=True):
@@ -42,12 +52,16 @@ class Push(msgspec.Struct, frozen=True):
 
 
 class ApiRequest(msgspec.Struct, frozen=True):
-    """One HTTP request to the platform's API. ``headers`` may hold credentials: never log them."""
+    """One HTTP request to the platform's API."""
 
     method: str
     url: str
     headers: Mapping[str, str]
     body: bytes
+
+    def __repr__(self) -> str:
+        """Without headers and body: they hold credentials and what users read."""
+        return f"<ApiRequest {self.method} {self.url} of {len(self.body)} bytes>"
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """One log line every few seconds that tells how the server is doing. This is the one module that knows psutil.
 
-``hub lag`` is how late a timer fires that should fire every LAG_PROBE_S, at worst since the last line: what a handler that
-computes without ever waiting does to everybody else.
+``hub lag`` is how late a timer fires that should fire every LAG_PROBE_S, at worst since the last line: what a handler
+that computes without ever waiting does to everybody else.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the server. Rates are since the look before; ``cores_percent`` has one number per core of the machine."""
+    """One look at the server. Rates are since the look before; ``cores_percent`` has a number per core."""
 
     load: Load
     events_per_s: float
@@ -67,7 +67,7 @@ class Sampler:
         self._read_load = read_load
         self._interval_s = interval_s
         self._process = psutil.Process(os.getpid())
-        self._greenlet: gevent.Greenlet | None = None
+        self._greenlet: gevent.Greenlet[[], None] | None = None
         self._probe = gevent.get_hub().loop.timer(LAG_PROBE_S, LAG_PROBE_S)
         self._probe_due = 0.0
         self._lag_s = 0.0

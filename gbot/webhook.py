@@ -7,8 +7,9 @@
     GET  /                      what this is
     GET  /healthz               200 while events are taken, 503 while the server drains
 
-Every error is JSON: ``{"error": <a stable word for programs>, "detail": <a sentence for people>}``. The app runs under any
-WSGI server; it waits for nothing but the request's body. This is the one module, with admin later, that knows Falcon.
+Every error is JSON: ``{"error": <a stable word for programs>, "detail": <a sentence for people>}``. The app runs
+under any WSGI server; it waits for nothing but the request's body. This is the one module, with admin later, that
+knows Falcon.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgspec
 from gbot.errors import DeliveryError, DeliveryTooLarge, Draining, NotJson, Unavailable
 from gbot.inbox import Entry, Inbox
 from gbot.platform import Platform
+from gbot.wsgi import WsgiApp
 
 log = logging.getLogger(__name__)
 
@@ -119,9 +121,9 @@ def callback_path(platform: Platform) -> str:
     return "/callback" if platform.name == "plain" else f"/callback/{platform.name}"
 
 
-def application(platforms: Sequence[Platform], intake: Intake) -> falcon.App:
+def application(platforms: Sequence[Platform], intake: Intake) -> WsgiApp:
     """The WSGI application that serves these platforms."""
-    app = falcon.App(media_type=falcon.MEDIA_JSON)
+    app: falcon.App[falcon.Request, falcon.Response] = falcon.App(media_type=falcon.MEDIA_JSON)
     for platform in platforms:
         app.add_route(callback_path(platform), Callback(platform, intake))
     app.add_route("/", Front([callback_path(platform) for platform in platforms]))
@@ -158,9 +160,7 @@ class RefusalLog:
 
 
 def _error_handler(refusals: RefusalLog) -> Callable[..., None]:
-    def answer(
-        req: falcon.Request, resp: falcon.Response, error: DeliveryError, params: dict[str, object]
-    ) -> None:
+    def answer(req: falcon.Request, resp: falcon.Response, error: DeliveryError, params: dict[str, object]) -> None:
         refusals.note(req.path, error, time.monotonic())
         resp.status = error.status
         resp.data = msgspec.json.encode({"error": error.word, "detail": str(error)})

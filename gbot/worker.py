@@ -20,10 +20,8 @@ import ssl
 import stat
 import sys
 import time
-from collections.abc import Sequence
 from types import FrameType
 
-import falcon
 import gevent
 import gevent.event
 import gevent.socket
@@ -45,6 +43,7 @@ from gbot.platforms.line import LinePlatform
 from gbot.platforms.plain import PlainPlatform
 from gbot.sampler import Load, Sampler
 from gbot.webhook import Intake, application, callback_path
+from gbot.wsgi import WsgiApp
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ class Engine:
         self.execution = Execution(bot, self.inbox, senders, config.handler_timeout)
         self.dispatcher = Dispatcher(self.execution, config.pool)
         self.intake = Intake(self.inbox, self.dispatcher.submit, config.body_bytes_max)
-        self.app: falcon.App = application(self.platforms, self.intake)
+        self.app = application(self.platforms, self.intake)
 
 
 class Worker:
@@ -189,7 +188,7 @@ def _say_left(left: Leftovers, how: str) -> None:
         log.info("%s. Nothing was left to do", how)
 
 
-def wsgi(app: str, environ: dict[str, str] | None = None) -> falcon.App:
+def wsgi(app: str, environ: dict[str, str] | None = None) -> WsgiApp:
     """The WSGI application alone, for other servers: ``gunicorn -k gevent "gbot.worker:wsgi('mybot:bot')"``.
 
     Settings come from the environment. Raises ConfigError.
@@ -310,5 +309,3 @@ def flush_stdout_regularly() -> None:
     while True:
         gevent.sleep(STDOUT_FLUSH_INTERVAL_S)
         sys.stdout.flush()
-
-
