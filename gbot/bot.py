@@ -219,7 +219,7 @@ class Bot:
         if route.command is not None:
             ctx.args = ctx.text.strip()[len(route.command) :].strip()
         if not self._middleware:
-            route.handler(ctx, **groups)
+            route.handler(ctx, **groups) if groups else route.handler(ctx)
             return
 
         def call_from(index: int) -> object:

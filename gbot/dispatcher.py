@@ -24,28 +24,23 @@ The greenlet of a finished entry may serve another one later, so greenlet-locals
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 import gevent
 from gevent import Greenlet
 from gevent.pool import Pool
 
 from gbot.event import Conversation
-from gbot.execution import Execution
+from gbot.execution import NEVER, Execution, HandlerTimeout
 from gbot.inbox import Entry, State
-
-log = logging.getLogger(__name__)
-
-Runner: TypeAlias = "Greenlet[..., object]"
 
 SLICE_S = 0.005
 IDLE_GREENLETS_MAX = 256
-TIMEOUT_CHECK_INTERVAL_S = 0.25
+TIMEOUT_CHECK_INTERVAL_S = 0.5
 DRAIN_CHECK_INTERVAL_S = 0.02
 KILL_TIMEOUT_S = 2.0  # for handlers that clean up, or that catch GreenletExit
 
@@ -69,6 +64,20 @@ class Leftovers:
     waiting: int
 
 
+if TYPE_CHECKING:
+    BaseGreenlet = Greenlet[..., object]
+else:
+    BaseGreenlet = Greenlet  # generic for type checkers only
+
+
+class Runner(BaseGreenlet):
+    """A greenlet of the pool, and the Seat of whatever entry it runs. ``serve`` is its life."""
+
+    def __init__(self, serve: Callable[[Runner], None]) -> None:
+        super().__init__(serve, self)  # a cycle that gevent breaks when the greenlet ends
+        self.deadline = NEVER
+
+
 class Dispatcher:
     """Runs entries in a pool of ``size`` greenlets."""
 
@@ -84,7 +93,7 @@ class Dispatcher:
         self._pump_asked = False
         self._slice_end = 0.0
         self._timer = self._hub.loop.timer(TIMEOUT_CHECK_INTERVAL_S, TIMEOUT_CHECK_INTERVAL_S)
-        self._timer.start(execution.stop_late)
+        self._timer.start(self._stop_late)
 
     def submit(self, entries: Iterable[Entry]) -> None:
         """Run these entries soon. Returns at once; how many may wait is the inbox's bound."""
@@ -153,20 +162,25 @@ class Dispatcher:
                     self._ask_for_pump()
                 return
 
+    def _stop_late(self) -> None:
+        """Throw HandlerTimeout into every handler whose time is over."""
+        now = time.monotonic()
+        for runner in [runner for runner in cast("Iterable[Runner]", self._pool) if runner.deadline < now]:
+            runner.throw(HandlerTimeout)
+
     def _next_greenlet(self) -> Runner:
         if self._idle:
             return self._idle.popitem()[0]  # the one that rested last: its stack is still in the CPU's cache
-        runner: Runner = Greenlet(self._serve)
+        runner = Runner(self._serve)
         self._pool.add(runner)
         return runner
 
     # A greenlet of the pool.
 
-    def _serve(self) -> None:
+    def _serve(self, me: Runner) -> None:
         """The life of one greenlet: run what is ready, rest, run again; end when killed or when enough others rest."""
-        me = cast("Runner", gevent.getcurrent())
         try:
-            while self._run_ready() and len(self._idle) < IDLE_GREENLETS_MAX:
+            while self._run_ready(me) and len(self._idle) < IDLE_GREENLETS_MAX:
                 self._rest(me)
         finally:
             self._idle.pop(me, None)
@@ -181,11 +195,11 @@ class Dispatcher:
             self._hub.switch()
         me.gr_context = None  # the next entry starts with empty context variables
 
-    def _run_ready(self) -> bool:
+    def _run_ready(self, me: Runner) -> bool:
         """Run entries until none is ready or the slice is used up; returns False when this greenlet was told to end."""
         while self._ready:
             entry = self._ready.popleft()
-            outcome = self._execution.run(entry)
+            outcome = self._execution.run(entry, me)
             if entry.event.conversation is not None:
                 self._advance(entry.event.conversation)
             if outcome.state is State.RELEASED:

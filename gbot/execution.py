@@ -5,9 +5,9 @@
 Whatever a handler does, exactly one Outcome comes of it and is settled in one place. An error is logged here, told to
 the author's error handler, and goes no further: the neighbours in the delivery never notice.
 
-Timeouts cost a handler one dictionary entry: ``Deadlines`` remembers who is running, and the dispatcher's timer asks it
-every quarter of a second who has run too long. HandlerTimeout is thrown into such a greenlet where it waits; a handler
-that catches it is told again at each following look.
+Timeouts cost a handler one float: the execution writes down when its time is over, and the dispatcher's timer looks
+twice a second for greenlets whose time is. HandlerTimeout is thrown into them where they wait; a handler that catches
+it is told again at each following look, and one that never waits cannot be stopped.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Protocol
 
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import GreenletExit
 
 from gbot.bot import Bot, Context, Groups, Route, Sender
 from gbot.inbox import Entry, Inbox, Outcome, State
@@ -29,41 +29,18 @@ DONE = Outcome(State.DONE)
 UNHANDLED = Outcome(State.UNHANDLED, "the bot has no handler for it")
 RELEASED = Outcome(State.RELEASED, "the server stopped")
 
-Runner = TypeVar("Runner")
+NEVER: Final = float("inf")
 
 
 class HandlerTimeout(BaseException):
     """Thrown into a handler that has run too long. Not an Exception, so that ``except Exception`` lets it through."""
 
 
-class Deadlines(Generic[Runner]):
-    """Who runs until when. Pure: time is passed in, in seconds.
+class Seat(Protocol):
+    """Where one handler at a time runs: the greenlet, as far as an execution has to know it."""
 
-    One queue per distinct timeout: whoever starts later ends later, so only the heads of the queues are looked at.
-    """
-
-    def __init__(self) -> None:
-        self._queues: dict[float, dict[Runner, float]] = {}
-
-    def add(self, runner: Runner, timeout_s: float, now: float) -> None:
-        queue = self._queues.get(timeout_s)
-        if queue is None:
-            queue = self._queues[timeout_s] = {}
-        queue[runner] = now + timeout_s
-
-    def remove(self, runner: Runner, timeout_s: float) -> None:
-        """Raises KeyError for a runner that was not added."""
-        del self._queues[timeout_s][runner]
-
-    def expired(self, now: float) -> list[Runner]:
-        """All whose time is over, however often they have been named before."""
-        late: list[Runner] = []
-        for queue in self._queues.values():
-            for runner, deadline in queue.items():
-                if deadline > now:
-                    break
-                late.append(runner)
-        return late
+    deadline: float
+    """When the handler's time is over, by the monotonic clock in seconds; NEVER between two handlers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +59,14 @@ class Execution:
         self._inbox = inbox
         self._senders = senders
         self._timeout_s = timeout_s  # 0: none
-        self._deadlines: Deadlines[greenlet] = Deadlines()
         self._running = 0
         self._finished = 0
 
-    def run(self, entry: Entry) -> Outcome:
-        """Run one entry to its end, in the current greenlet. Raises nothing."""
+    def run(self, entry: Entry, seat: Seat) -> Outcome:
+        """Run one entry to its end, in the current greenlet, whose seat this is. Raises nothing."""
         self._running += 1
-        try:
-            outcome = self._perform(entry)
-        finally:
-            self._running -= 1
+        outcome = self._perform(entry, seat)
+        self._running -= 1
         self._finished += 1
         self._inbox.settle(entry, outcome)
         return outcome
@@ -101,15 +75,10 @@ class Execution:
         """Settle an entry that will not be run, because the server stops."""
         self._inbox.settle(entry, RELEASED)
 
-    def stop_late(self) -> None:
-        """Throw HandlerTimeout into every handler that has run too long. Called from the hub."""
-        for runner in self._deadlines.expired(time.monotonic()):
-            runner.throw(HandlerTimeout)
-
     def statistics(self) -> ExecutionStatistics:
         return ExecutionStatistics(self._running, self._finished)
 
-    def _perform(self, entry: Entry) -> Outcome:
+    def _perform(self, entry: Entry, seat: Seat) -> Outcome:
         """Choose the handler and run it under its timeout."""
         event = entry.event
         ctx = Context(event, self._senders[event.platform])
@@ -122,15 +91,14 @@ class Execution:
         timeout_s = found[0].timeout_s or self._timeout_s
         if not timeout_s:
             return self._attempt(entry, ctx, *found)
-        runner = getcurrent()
-        self._deadlines.add(runner, timeout_s, time.monotonic())
+        seat.deadline = time.monotonic() + timeout_s
         try:
             return self._attempt(entry, ctx, *found)
         except HandlerTimeout:
             log.error("A handler ran longer than %g s and was stopped; %s is not tried again", timeout_s, _name(entry))
             return Outcome(State.TIMED_OUT, f"the handler ran longer than {timeout_s:g} s")
         finally:
-            self._deadlines.remove(runner, timeout_s)
+            seat.deadline = NEVER
 
     def _attempt(self, entry: Entry, ctx: Context, route: Route, groups: Groups) -> Outcome:
         """Call the handler; every way out of it but HandlerTimeout becomes an outcome here."""

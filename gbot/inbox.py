@@ -21,7 +21,7 @@ import msgspec
 from gbot.event import Event
 
 
-class State(enum.Enum):
+class State(enum.StrEnum):
     """How one run of a handler ended."""
 
     DONE = "done"  # a handler ran to its end

@@ -21,13 +21,15 @@ import stat
 import sys
 import time
 from types import FrameType
+from typing import Any
 
 import gevent
 import gevent.event
 import gevent.socket
+from gevent import monkey
 
 from gbot.bot import Bot, Sender
-from gbot.config import Config
+from gbot.config import Config, load
 from gbot.dispatcher import Dispatcher, Leftovers
 from gbot.errors import StartError
 from gbot.execution import Execution
@@ -193,8 +195,6 @@ def wsgi(app: str, environ: dict[str, str] | None = None) -> WsgiApp:
 
     Settings come from the environment. Raises ConfigError.
     """
-    from gbot.config import load
-
     config, _ = load({}, dict(os.environ) if environ is None else environ, None)
     return Engine(config, load_bot(app)).app
 
@@ -245,9 +245,7 @@ def listen(config: Config) -> gevent.socket.socket:
     try:
         if config.host.startswith("unix:"):
             return _listen_unix(config.host.removeprefix("unix:"))
-        family, _, _, _, address = gevent.socket.getaddrinfo(
-            config.host, config.port, type=stdlib_socket.SOCK_STREAM, flags=stdlib_socket.AI_PASSIVE
-        )[0]
+        family, address = _resolve(config.host, config.port)
         listener = gevent.socket.socket(family, stdlib_socket.SOCK_STREAM)
         listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
         if family == stdlib_socket.AF_INET6:
@@ -258,6 +256,14 @@ def listen(config: Config) -> gevent.socket.socket:
     except OSError as error:
         where = config.host if config.host.startswith("unix:") else f"{config.host} port {config.port}"
         raise StartError(f"cannot listen on {where}: {error.strerror}") from error
+
+
+def _resolve(host: str, port: int) -> tuple[int, Any]:
+    """The first address of a name. Asks the blocking resolver: nothing runs yet, and gevent's would leave threads."""
+    getaddrinfo = monkey.get_original("socket", "getaddrinfo")
+    found = getaddrinfo(host, port, type=stdlib_socket.SOCK_STREAM, flags=stdlib_socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return family, address
 
 
 def _listen_unix(path: str) -> gevent.socket.socket:
