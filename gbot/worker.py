@@ -54,7 +54,8 @@ FILES_RESERVED = 256  # descriptors kept for everything that is not a client's c
 STDOUT_FLUSH_INTERVAL_S = 1.0
 HTTP_DRAIN_S = 2.0  # for answers still being written when the handlers have ended
 API_CONNECTIONS_MAX = 1000
-GC_THRESHOLDS = (50_000, 20, 1_000)
+GC_THRESHOLDS = (20_000, 5, 1_000_000)  # the last one: full collections come by the clock instead
+GC_FULL_INTERVAL_S = 60.0
 
 
 def build_platforms(config: Config) -> list[Platform]:
@@ -117,12 +118,11 @@ class Worker:
         self._server.start()
         if self._config.sample_interval:
             self._sampler.start()
-        flusher = gevent.spawn(flush_stdout_regularly)
-        calm_garbage_collector()
+        housekeeping = [gevent.spawn(collect_garbage_calmly), gevent.spawn(flush_stdout_regularly)]
         self._announce()
         self._stop_asked.wait()
         self._stop()
-        flusher.kill()
+        gevent.killall(housekeeping)
         sys.stdout.flush()
 
     def _announce(self) -> None:
@@ -299,15 +299,18 @@ def is_loopback(host: str) -> bool:
     return host.startswith(("127.", "unix:")) or host in ("localhost", "::1")
 
 
-def calm_garbage_collector() -> None:
-    """Take what start-up made out of the cyclic collector's way and let it look less often.
+def collect_garbage_calmly() -> None:
+    """Take what start-up made out of the cyclic collector's way, and look at everything only once a minute.
 
-    Events, requests and responses are freed by reference counting; the collector is there for what authors make. With
-    its default thresholds it stops the server for up to 100 ms under load.
+    Events, requests and responses are freed by reference counting; the collector is there for what authors make. By
+    its own rules it would look at all objects again and again while many handlers wait, 100 ms each time.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    while True:
+        gevent.sleep(GC_FULL_INTERVAL_S)
+        gc.collect()
 
 
 def flush_stdout_regularly() -> None:

@@ -1,0 +1,58 @@
+"""The bot of bench/sleepers.py: every event sleeps for a while, and nothing else.
+
+    gbot serve bench.napping:bot
+
+The environment says how long, BENCH_NAP_S=2-3 or BENCH_NAP_S=45, and where to tell, BENCH_NAP_COUNTERS: a file that
+holds two numbers, how many handlers have fallen asleep so far and how many have woken up.
+"""
+
+import os
+import random
+import time
+
+import gevent
+
+from gbot import Bot, Context
+
+TELL_EVERY_S = 0.02
+
+
+class Dormitory:
+    """Counts who falls asleep and who wakes up, and tells it from time to time rather than at every event."""
+
+    def __init__(self, nap_s: tuple[float, float], counters: str) -> None:
+        self.nap_s = nap_s
+        self.slept = 0
+        self.woken = 0
+        self.file = os.open(counters, os.O_WRONLY | os.O_CREAT, 0o600)
+        self.telling = False
+
+    def nap(self) -> None:
+        if not self.telling:
+            self.telling = True
+            gevent.spawn(self.tell)
+        self.slept += 1
+        try:
+            time.sleep(random.uniform(*self.nap_s))
+        finally:
+            self.woken += 1
+
+    def tell(self) -> None:
+        while True:
+            os.pwrite(self.file, b"%020d %020d\n" % (self.slept, self.woken), 0)
+            gevent.sleep(TELL_EVERY_S)
+
+
+def nap_range(text: str) -> tuple[float, float]:
+    """ "2-3" or "60", in seconds."""
+    low, _, high = text.partition("-")
+    return float(low), float(high or low)
+
+
+dormitory = Dormitory(nap_range(os.environ.get("BENCH_NAP_S", "2-3")), os.environ["BENCH_NAP_COUNTERS"])
+bot = Bot()
+
+
+@bot.default
+def nap(ctx: Context) -> None:
+    dormitory.nap()

@@ -1,0 +1,416 @@
+"""How many deliveries of ten messages does each server answer per second, every message run in a task of its own?
+
+    python bench/scenario1.py                          everything, both forms, about seven minutes
+    python bench/scenario1.py --only gbot,fastapi --form pinned --rounds 3
+    python bench/scenario1.py --host localhost         a server that already runs, listed in deploy/hosts.toml
+
+Two forms. "old": wrk -c 8 -t 8 -d 30, server and wrk wherever the system puts them. "pinned": the server on one core,
+wrk -t1 -c64 on another, which makes the server the bottleneck and its figures repeatable.
+"""
+
+import argparse
+import http.client
+import json
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from measuring import (
+    LOCALHOST,
+    ROOT,
+    Server,
+    Unavailable,
+    circumstances,
+    command_output,
+    cpu_busy_percent,
+    deliver,
+    exit_on_sigterm,
+    figure,
+    free_port,
+    median,
+    pinned,
+    running_server,
+    say,
+    table,
+    two_cores,
+    wait_until_quiet,
+    write_json,
+)
+from subjects import Subject, install_fastify, subjects
+
+HOSTS = ROOT / "deploy" / "hosts.toml"
+MESSAGES = [str(number) for number in range(1, 11)]
+WARM_UP_S = 3
+DRAIN_TIMEOUT_S = 30.0
+BUSY_PERCENT = 15.0
+LATE_EVENTS_S = 0.5
+HEADER = (
+    *("server", "req/s", "+-%", "events/s", "p50 ms", "p99 ms", "p99/p50", "p99/floor"),
+    *("CPU us/event", "RSS MB", "x gbot", "x fastapi", "errors", "missing"),
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the load is put on: wrk's threads and connections, and the cores of server and client (None: any)."""
+
+    name: str
+    threads: int
+    connections: int
+    server_core: int | None = None
+    client_core: int | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk found in one run."""
+
+    requests: int
+    duration_s: float
+    errors: dict[str, int]
+    latency_ms: dict[str, float]
+
+    @property
+    def answered(self) -> int:
+        return self.requests - self.errors["status"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen of one server in one round. `answered` counts all its deliveries, the warm-up's included."""
+
+    load: Load
+    answered: int
+    cpu_s: float
+    rss_bytes: int
+    drain_s: float
+    told: int | None
+    printed: int
+    busy_percent: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One round of one server. Errors and missing events are counts; None is what could not be measured."""
+
+    req_per_s: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+    load: Load
+    events_per_s: float | None = None
+    cpu_us_per_event: float | None = None
+    rss_mb: float | None = None
+    events_missing: int | None = None
+    drain_s: float | None = None
+    machine_busy_percent: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+Rounds = dict[str, list[Measurement]]
+
+
+def forms(choice: str) -> list[Form]:
+    chosen = []
+    if choice in ("old", "both"):
+        chosen.append(Form("old", threads=8, connections=8))
+    if choice in ("pinned", "both"):
+        server_core, client_core = two_cores()
+        chosen.append(Form("pinned", threads=1, connections=64, server_core=server_core, client_core=client_core))
+    return chosen
+
+
+def run_wrk(form: Form, seconds: int, address: str, port: int) -> Load:
+    options = [f"-t{form.threads}", f"-c{form.connections}", f"-d{seconds}s", "--timeout", "10s"]
+    command = ["wrk", *options, "-s", str(ROOT / "bench" / "wrk.lua"), f"http://{address}:{port}/callback"]
+    try:
+        done = subprocess.run(
+            pinned(command, form.client_core), capture_output=True, text=True, timeout=seconds + 30, check=False
+        )
+    except FileNotFoundError as error:
+        raise SystemExit("wrk is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"wrk did not end {seconds + 30} s after its start") from error
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines or not lines[-1].startswith("{"):
+        raise Unavailable(f"wrk failed: {(done.stderr or done.stdout).strip()[:200] or 'it printed nothing'}")
+    return Load(**json.loads(lines[-1]))
+
+
+def check_answer(server: Server) -> None:
+    """One delivery before the load: a server that answers something else is not worth measuring."""
+    connection = http.client.HTTPConnection(LOCALHOST, server.port, timeout=10)
+    try:
+        status, answer = deliver(connection, MESSAGES)
+        if status != 200 or json.loads(answer) != {"ok": "ok"}:
+            raise Unavailable(f"{server.name} answered {status} {answer[:80]!r} to POST /callback")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Unavailable(f"{server.name} gave no answer to POST /callback: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def events_told(server: Server) -> int:
+    connection = http.client.HTTPConnection(LOCALHOST, server.port, timeout=10)
+    try:
+        connection.request("GET", "/count")
+        return int(json.loads(connection.getresponse().read())["events"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        raise Unavailable(f"{server.name} did not tell its count of events: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def events_printed(stdout: Path) -> int:
+    with stdout.open("rb") as lines:
+        return sum(line.startswith(b"message = ") for line in lines)
+
+
+def observe(subject: Subject, form: Form, seconds: int) -> Observation:
+    """One round: start, one checked delivery, warm-up, the measured window, drain, stop, count."""
+    port = free_port()
+    busy_percent = cpu_busy_percent()
+    with tempfile.TemporaryDirectory(prefix="gbot-bench-") as directory:
+        with running_server(
+            subject.name, subject.command(port), port=port, directory=Path(directory), core=form.server_core
+        ) as server:
+            check_answer(server)
+            warm_up = run_wrk(form, WARM_UP_S, LOCALHOST, port)
+            wait_until_quiet(server, DRAIN_TIMEOUT_S)
+            cpu_before_s = server.cpu_s()
+            load = run_wrk(form, seconds, LOCALHOST, port)
+            rss_bytes = server.rss_bytes()
+            drain_s = wait_until_quiet(server, DRAIN_TIMEOUT_S)
+            cpu_s = server.cpu_s() - cpu_before_s
+            told = events_told(server) if subject.counts else None
+        # Only a server that has ended has written all it had in its buffers.
+        printed = events_printed(server.stdout)
+    return Observation(
+        load, 1 + warm_up.answered + load.answered, cpu_s, rss_bytes, drain_s, told, printed, busy_percent
+    )
+
+
+def measure(subject: Subject, form: Form, seconds: int) -> Measurement:
+    seen = observe(subject, form, seconds)
+    load, events = seen.load, seen.load.answered * len(MESSAGES)
+    missing, notes = check_events(subject, form, seen)
+    return Measurement(
+        # Answers with an error status are no work done, however fast they come.
+        req_per_s=load.answered / load.duration_s,
+        p50_ms=load.latency_ms["p50"],
+        p99_ms=load.latency_ms["p99"],
+        errors=sum(load.errors.values()),
+        load=load,
+        # Events that were acked and only run afterwards do not make a server faster.
+        events_per_s=events / (load.duration_s + seen.drain_s) if subject.runs_events else None,
+        cpu_us_per_event=seen.cpu_s * 1e6 / events if events else None,
+        rss_mb=seen.rss_bytes / 2**20,
+        events_missing=missing,
+        drain_s=seen.drain_s,
+        machine_busy_percent=seen.busy_percent,
+        notes=(*notes, *circumstantial_notes(seen)),
+    )
+
+
+def circumstantial_notes(seen: Observation) -> list[str]:
+    notes = []
+    if seen.drain_s > LATE_EVENTS_S:
+        notes.append(f"its events ran on for {seen.drain_s:.1f} s after the load had ended")
+    if seen.busy_percent > BUSY_PERCENT:
+        notes.append(f"the machine was {seen.busy_percent:.0f} % busy before the start")
+    return notes
+
+
+def check_events(subject: Subject, form: Form, seen: Observation) -> tuple[int | None, list[str]]:
+    """How many events of answered deliveries were not run, and what else is odd about the counts.
+
+    wrk drops its connections at the end, so up to one delivery per connection and run may have been run unanswered.
+    """
+    if not subject.runs_events:
+        return None, []
+    expected = seen.answered * len(MESSAGES)
+    notes = []
+    if seen.told is not None and seen.told != seen.printed:
+        notes.append(f"it counts {seen.told} events and printed {seen.printed}")
+    run = seen.printed if seen.told is None else min(seen.told, seen.printed)
+    if run > expected + 2 * form.connections * len(MESSAGES):
+        notes.append(f"{run} events were run, more than the {expected} that were answered")
+    return max(0, expected - run), notes
+
+
+def measure_rounds(form: Form, chosen: Sequence[Subject], rounds: int, seconds: int, skipped: dict[str, str]) -> Rounds:
+    """All servers once, then all of them again: what disturbs the machine meanwhile disturbs each of them."""
+    found: Rounds = {subject.name: [] for subject in chosen}
+    for number in range(1, rounds + 1):
+        for subject in chosen:
+            if subject.name in skipped:
+                continue
+            say(f"{form.name} form, round {number}/{rounds}: {subject.name}, {WARM_UP_S} + {seconds} s")
+            try:
+                one = measure(subject, form, seconds)
+            except Unavailable as reason:
+                skipped[subject.name] = str(reason)
+                say(f"  skipped: {reason}")
+                continue
+            found[subject.name].append(one)
+            say(f"  {one.req_per_s:,.0f} req/s, p99 {one.p99_ms:.1f} ms, {one.errors} errors")
+            for note in one.notes:
+                say(f"  note: {note}")
+    return {name: measurements for name, measurements in found.items() if measurements}
+
+
+def values(measurements: Sequence[Measurement], field: str) -> list[float]:
+    return [value for one in measurements if (value := getattr(one, field)) is not None]
+
+
+def ratio(found: Rounds, name: str, base: str, field: str = "req_per_s") -> float | None:
+    """The median over the rounds of this server's figure by that of `base` in the same round."""
+    pairs = zip(values(found.get(name, []), field), values(found.get(base, []), field), strict=False)
+    return median([mine / other for mine, other in pairs if other])
+
+
+def summary(found: Rounds, name: str) -> dict[str, float | None]:
+    """Medians over the rounds; errors and missing events are summed, a median would hide them."""
+    one = found[name]
+    requests = values(one, "req_per_s")
+    middle = median(requests)
+    missing = values(one, "events_missing")
+    return {
+        "req_per_s": middle,
+        "spread_percent": (max(requests) - min(requests)) / middle * 50 if middle and len(requests) > 1 else None,
+        "events_per_s": median(values(one, "events_per_s")),
+        "p50_ms": median(values(one, "p50_ms")),
+        "p99_ms": median(values(one, "p99_ms")),
+        "p99_by_p50": median([measured.p99_ms / measured.p50_ms for measured in one if measured.p50_ms]),
+        "p99_by_floor": ratio(found, name, "echo-floor", "p99_ms"),
+        "cpu_us_per_event": median(values(one, "cpu_us_per_event")),
+        "rss_mb": median(values(one, "rss_mb")),
+        "by_gbot": ratio(found, name, "gbot"),
+        "by_fastapi": ratio(found, name, "fastapi"),
+        "errors": sum(measured.errors for measured in one),
+        "events_missing": sum(missing) if missing else None,
+    }
+
+
+def table_row(name: str, row: Mapping[str, float | None]) -> list[str]:
+    digits = {"spread_percent": 1, "p50_ms": 2, "p99_ms": 2, "p99_by_p50": 1, "p99_by_floor": 1}
+    digits |= {"cpu_us_per_event": 2, "by_gbot": 2, "by_fastapi": 2}
+    return [name, *(figure(value, digits.get(field, 0)) for field, value in row.items())]
+
+
+def report(form: Form, found: Rounds, skipped: Mapping[str, str], seconds: int, rounds: int) -> str:
+    rows = [table_row(name, summary(found, name)) for name in found]
+    rows += [[name, "skipped", *[""] * (len(HEADER) - 2)] for name in skipped if name not in found]
+    where = "pinned to a core each" if form.client_core is not None else "not pinned"
+    title = f"{form.name} form: wrk -c {form.connections} -t {form.threads} -d {seconds}, {where}, {rounds} round(s)"
+    notes = [f"{name}: {note}" for name, all_rounds in found.items() for one in all_rounds for note in one.notes]
+    notes += [f"{name} skipped: {reason}" for name, reason in skipped.items()]
+    return "\n".join([title, "", table(HEADER, rows), *notes, ""])
+
+
+def present(chosen: Sequence[Subject], skipped: dict[str, str]) -> list[Subject]:
+    """Those whose parts are all installed; the others are put on the list of the skipped with the reason."""
+    ready = []
+    for subject in chosen:
+        try:
+            subject.require()
+            ready.append(subject)
+        except Unavailable as reason:
+            skipped[subject.name] = str(reason)
+            say(f"{subject.name} skipped: {reason}")
+    return ready
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, object]:
+    """Runs the comparison and prints its tables; returns what goes into the JSON."""
+    everyone = subjects(arguments.peer_python, arguments.gbot_options.split())
+    unknown = [name for name in arguments.only if name not in everyone]
+    if unknown:
+        raise SystemExit(f"expected --only to name servers among {', '.join(everyone)}, got {', '.join(unknown)}")
+    chosen = [subject for name, subject in everyone.items() if not arguments.only or name in arguments.only]
+    if arguments.install_peers and any(subject.name.startswith("fastify") for subject in chosen):
+        install_fastify()
+    skipped: dict[str, str] = {}
+    ready = present(chosen, skipped)
+    result: dict[str, object] = {**circumstances(), "wrk": command_output(["wrk", "--version"])}
+    result["versions"] = {subject.name: subject.versions() for subject in ready}
+    for form in forms(arguments.form):
+        found = measure_rounds(form, ready, arguments.rounds, arguments.seconds, skipped)
+        print(report(form, found, skipped, arguments.seconds, arguments.rounds), flush=True)
+        result[form.name] = {
+            name: {"median": summary(found, name), "rounds": [asdict(one) for one in found[name]]} for name in found
+        }
+    return {**result, "skipped": skipped}
+
+
+def listed_host(name: str) -> tuple[str, int]:
+    """Address and port of a host of deploy/hosts.toml; load is put on no other."""
+    hosts = tomllib.loads(HOSTS.read_text())["host"]
+    for host in hosts:
+        if host["name"] == name:
+            return host["address"], host["port"]
+    names = ", ".join(host["name"] for host in hosts)
+    raise SystemExit(f"expected --host to be listed in deploy/hosts.toml ({names}), got {name!r}")
+
+
+def load_host(arguments: argparse.Namespace) -> dict[str, object]:
+    """The old form against a server that already runs; of its machine nothing is known, so only wrk's figures."""
+    address, port = listed_host(arguments.host)
+    [form] = forms("old")
+    found: Rounds = {arguments.host: []}
+    for number in range(1, arguments.rounds + 1):
+        say(f"{form.name} form, round {number}/{arguments.rounds}: {arguments.host}, {arguments.seconds} s")
+        try:
+            load = run_wrk(form, arguments.seconds, address, port)
+        except Unavailable as reason:
+            raise SystemExit(str(reason)) from reason
+        rate, errors = load.answered / load.duration_s, sum(load.errors.values())
+        found[arguments.host].append(
+            Measurement(rate, load.latency_ms["p50"], load.latency_ms["p99"], errors, load),
+        )
+    print(report(form, found, {}, arguments.seconds, arguments.rounds), flush=True)
+    rounds = [asdict(one) for one in found[arguments.host]]
+    return {**circumstances(), "host": arguments.host, "median": summary(found, arguments.host), "rounds": rounds}
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--seconds", type=positive, default=30, help="measured window (default 30)")
+    parser.add_argument("--rounds", type=positive, default=1, help="interleaved rounds; medians are shown (default 1)")
+    parser.add_argument("--only", type=names, default=[], metavar="NAME,...", help="measure these servers alone")
+    parser.add_argument("--form", choices=["pinned", "old", "both"], default="both")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found into this file")
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter of the peers (default: this one)")
+    parser.add_argument("--gbot-options", default="", metavar="OPTIONS", help="more options for gbot serve, one string")
+    parser.add_argument("--install-peers", action="store_true", help="run npm ci in bench/peers/fastify first")
+    parser.add_argument("--host", metavar="NAME", help="put the old form on a running server of deploy/hosts.toml")
+    return parser.parse_args()
+
+
+def main() -> None:
+    exit_on_sigterm()
+    arguments = parse_arguments()
+    result = load_host(arguments) if arguments.host else compare(arguments)
+    if arguments.json:
+        write_json(arguments.json, result)
+        say(f"written: {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()
