@@ -35,8 +35,8 @@ from gevent import Greenlet
 from gevent.pool import Pool
 
 from gbot.event import Conversation
-from gbot.execution import NEVER, Execution, HandlerTimeout
-from gbot.inbox import Entry, State
+from gbot.execution import NEVER, RELEASED, Execution, HandlerTimeout
+from gbot.inbox import Entry
 
 SLICE_S = 0.005
 IDLE_GREENLETS_MAX = 256
@@ -202,7 +202,7 @@ class Dispatcher:
             outcome = self._execution.run(entry, me)
             if entry.event.conversation is not None:
                 self._advance(entry.event.conversation)
-            if outcome.state is State.RELEASED:
+            if outcome is RELEASED:
                 return False
             if time.monotonic() >= self._slice_end:
                 break

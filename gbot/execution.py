@@ -20,13 +20,14 @@ from typing import Final, Protocol
 
 from greenlet import GreenletExit
 
-from gbot.bot import Bot, Context, Groups, Route, Sender
+from gbot.bot import Bot, Context, Sender
 from gbot.inbox import Entry, Inbox, Outcome, State
 
 log = logging.getLogger(__name__)
 
 DONE = Outcome(State.DONE)
 UNHANDLED = Outcome(State.UNHANDLED, "the bot has no handler for it")
+TIMED_OUT = Outcome(State.TIMED_OUT, "the handler ran longer than its timeout")
 RELEASED = Outcome(State.RELEASED, "the server stopped")
 
 NEVER: Final = float("inf")
@@ -52,20 +53,23 @@ class ExecutionStatistics:
 
 
 class Execution:
-    """Runs entries for one bot. ``senders`` maps a platform's name to its way out."""
+    """Runs entries for one bot.
+
+    ``senders`` maps a platform's name to its way out. ``timeout_s`` is for handlers without one of their own; 0: none.
+    """
 
     def __init__(self, bot: Bot, inbox: Inbox, senders: Mapping[str, Sender], timeout_s: float) -> None:
         self._bot = bot
         self._inbox = inbox
         self._senders = senders
-        self._timeout_s = timeout_s  # 0: none
+        self._timeout_s = timeout_s or NEVER
         self._running = 0
         self._finished = 0
 
     def run(self, entry: Entry, seat: Seat) -> Outcome:
         """Run one entry to its end, in the current greenlet, whose seat this is. Raises nothing."""
         self._running += 1
-        outcome = self._perform(entry, seat)
+        outcome = self._attempt(entry, seat)
         self._running -= 1
         self._finished += 1
         self._inbox.settle(entry, outcome)
@@ -78,46 +82,38 @@ class Execution:
     def statistics(self) -> ExecutionStatistics:
         return ExecutionStatistics(self._running, self._finished)
 
-    def _perform(self, entry: Entry, seat: Seat) -> Outcome:
-        """Choose the handler and run it under its timeout."""
+    def _attempt(self, entry: Entry, seat: Seat) -> Outcome:
+        """Choose the handler and run it under its timeout; every way out of it becomes one outcome."""
         event = entry.event
         ctx = Context(event, self._senders[event.platform])
         try:
             found = self._bot.find(event)
-        except Exception as error:
-            return self._failed(entry, ctx, error)
-        if found is None:
-            return UNHANDLED
-        timeout_s = found[0].timeout_s or self._timeout_s
-        if not timeout_s:
-            return self._attempt(entry, ctx, *found)
-        seat.deadline = time.monotonic() + timeout_s
-        try:
-            return self._attempt(entry, ctx, *found)
-        except HandlerTimeout:
-            log.error("A handler ran longer than %g s and was stopped; %s is not tried again", timeout_s, _name(entry))
-            return Outcome(State.TIMED_OUT, f"the handler ran longer than {timeout_s:g} s")
-        finally:
-            seat.deadline = NEVER
-
-    def _attempt(self, entry: Entry, ctx: Context, route: Route, groups: Groups) -> Outcome:
-        """Call the handler; every way out of it but HandlerTimeout becomes an outcome here."""
-        try:
+            if found is None:
+                return UNHANDLED
+            route, groups = found
+            seat.deadline = time.monotonic() + (route.timeout_s or self._timeout_s)
             self._bot.call(ctx, route, groups)
             return DONE
         except HandlerTimeout:
-            raise
+            return self._timed_out(entry)
         except GreenletExit:
             return RELEASED
         except BaseException as error:  # also SystemExit and gevent's Timeout: a handler must not end the server
             return self._failed(entry, ctx, error)
+        finally:
+            seat.deadline = NEVER
+
+    def _timed_out(self, entry: Entry) -> Outcome:
+        log.error("A handler ran longer than its timeout and was stopped; %s is not tried again", _name(entry))
+        return TIMED_OUT
 
     def _failed(self, entry: Entry, ctx: Context, error: BaseException) -> Outcome:
+        """Log it and tell the author's error handler, which has what is left of the handler's time."""
         log.error("A handler failed; %s is not tried again", _name(entry), exc_info=error)
         try:
             self._bot.call_error_handler(ctx, error)
         except HandlerTimeout:
-            raise
+            return self._timed_out(entry)
         except GreenletExit:
             return RELEASED
         except BaseException as second:
