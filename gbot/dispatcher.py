@@ -19,11 +19,16 @@ a conversation are free.
 **Stopping.** ``drain`` lets everything accepted run until the deadline; then it kills what runs and settles all that is
 left as released.
 
-The greenlet of a finished entry may serve another one later, so greenlet-locals behave as they do in a pool of threads.
+**Greenlets serve again.** The greenlet of a finished entry may serve another one, unless the handler has left something
+behind that refers to it: a Timeout that was not cancelled, a kill that is still to come. The count of references tells;
+such a greenlet is let go, and what comes late finds nobody. Greenlet-locals behave as they do in a pool of threads,
+context variables start empty for every entry.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -33,10 +38,13 @@ from typing import TYPE_CHECKING, cast
 import gevent
 from gevent import Greenlet
 from gevent.pool import Pool
+from greenlet import GreenletExit
 
 from gbot.event import Conversation
 from gbot.execution import NEVER, RELEASED, Execution, HandlerTimeout
 from gbot.inbox import Entry
+
+log = logging.getLogger(__name__)
 
 SLICE_S = 0.005
 IDLE_GREENLETS_MAX = 256
@@ -74,8 +82,13 @@ class Runner(BaseGreenlet):
     """A greenlet of the pool, and the Seat of whatever entry it runs. ``serve`` is its life."""
 
     def __init__(self, serve: Callable[[Runner], None]) -> None:
-        super().__init__(serve, self)  # a cycle that gevent breaks when the greenlet ends
+        super().__init__()  # type: ignore[call-arg]  # gevent then runs _run
+        self._serve = serve
         self.deadline = NEVER
+        self.driven = False  # the pump has switched into it and it has not waited since
+
+    def _run(self) -> None:
+        self._serve(self)
 
 
 class Dispatcher:
@@ -92,6 +105,8 @@ class Dispatcher:
         self._idle: dict[Runner, None] = {}  # in the order in which they came to rest
         self._pump_asked = False
         self._slice_end = 0.0
+        self._references_at_rest = 0  # to a greenlet at rest that nobody but the dispatcher knows
+        self._later = self._hub.loop.timer(0)
         self._timer = self._hub.loop.timer(TIMEOUT_CHECK_INTERVAL_S, TIMEOUT_CHECK_INTERVAL_S)
         self._timer.start(self._stop_late)
 
@@ -156,11 +171,42 @@ class Dispatcher:
         self._pump_asked = False
         self._slice_end = time.monotonic() + SLICE_S
         while self._ready and (self._idle or len(self._pool) < self._size):
-            self._next_greenlet().switch()
+            runner = self._next_runner()
+            if runner is None:
+                continue
+            runner.driven = True
+            runner.switch()
+            runner.driven = False
             if time.monotonic() >= self._slice_end:
-                if self._ready:
-                    self._ask_for_pump()
-                return
+                break
+        if self._ready and self._has_room():
+            self._pump_after_sockets()
+
+    def _has_room(self) -> bool:
+        return bool(self._idle) or len(self._pool) < self._size
+
+    def _pump_after_sockets(self) -> None:
+        """Go on in the hub's next round. Its callbacks would come first, again and again, before any socket."""
+        self._pump_asked = True
+        self._later.start(self._pump)
+
+    def _next_runner(self) -> Runner | None:
+        """A resting greenlet, or a new one; None if the one that was looked at had to be let go."""
+        if not self._idle:
+            self._hire()
+        runner = self._idle.popitem()[0]  # the one that rested last: its stack is still in the CPU's cache
+        references = sys.getrefcount(runner)
+        self._references_at_rest = self._references_at_rest or references  # the first has not run anything yet
+        if references > self._references_at_rest:
+            runner.throw(GreenletExit)
+            return None
+        return runner
+
+    def _hire(self) -> None:
+        """One greenlet more, at rest."""
+        runner = Runner(self._serve)
+        self._pool.add(runner)
+        runner.switch()
 
     def _stop_late(self) -> None:
         """Throw HandlerTimeout into every handler whose time is over."""
@@ -168,47 +214,55 @@ class Dispatcher:
         for runner in [runner for runner in cast("Iterable[Runner]", self._pool) if runner.deadline < now]:
             runner.throw(HandlerTimeout)
 
-    def _next_greenlet(self) -> Runner:
-        if self._idle:
-            return self._idle.popitem()[0]  # the one that rested last: its stack is still in the CPU's cache
-        runner = Runner(self._serve)
-        self._pool.add(runner)
-        return runner
-
     # A greenlet of the pool.
 
     def _serve(self, me: Runner) -> None:
-        """The life of one greenlet: run what is ready, rest, run again; end when killed or when enough others rest."""
+        """Rest, run what is ready, rest again; end when told to, or when enough others rest."""
         try:
-            while self._run_ready(me) and len(self._idle) < IDLE_GREENLETS_MAX:
-                self._rest(me)
+            while len(self._idle) < IDLE_GREENLETS_MAX and self._rest(me) and self._run_ready(me):
+                pass
         finally:
-            self._idle.pop(me, None)
             self._pool.discard(me)  # at once: the pump that follows counts on the room
-            if self._ready:
-                self._ask_for_pump()
+            self._ask_for_pump_unless_driven(me)
 
-    def _rest(self, me: Runner) -> None:
-        """Wait until the pump picks this greenlet; a late wake-up meant for a finished handler does not count."""
+    def _rest(self, me: Runner) -> bool:
+        """Wait until the pump picks this greenlet; returns False when it is to end.
+
+        Whatever else wakes it was meant for a handler that has finished and does not count.
+        """
         self._idle[me] = None
-        while me in self._idle:
-            self._hub.switch()
-        me.gr_context = None  # the next entry starts with empty context variables
+        try:
+            while me in self._idle:
+                self._hub.switch()
+        except BaseException as late:
+            log.debug("Came too late for the handler it was meant for: %r", late)
+            self._idle.pop(me, None)
+            return False
+        return True
 
     def _run_ready(self, me: Runner) -> bool:
-        """Run entries until none is ready or the slice is used up; returns False when this greenlet was told to end."""
+        """Run entries until none is ready or the slice is used up; returns False when this greenlet is to end.
+
+        The next entry is only taken while the pump still drives this greenlet and nobody else refers to it.
+        """
+        references = sys.getrefcount(me)
         while self._ready:
             entry = self._ready.popleft()
+            me.gr_context = None  # the entry starts with empty context variables
             outcome = self._execution.run(entry, me)
             if entry.event.conversation is not None:
                 self._advance(entry.event.conversation)
             if outcome is RELEASED:
                 return False
-            if time.monotonic() >= self._slice_end:
+            if not me.driven or sys.getrefcount(me) != references or time.monotonic() >= self._slice_end:
                 break
-        if self._ready:
-            self._ask_for_pump()
+        self._ask_for_pump_unless_driven(me)
         return True
+
+    def _ask_for_pump_unless_driven(self, me: Runner) -> None:
+        """The pump that drives a greenlet goes on by itself."""
+        if self._ready and not me.driven:
+            self._ask_for_pump()
 
     def _advance(self, conversation: Conversation) -> None:
         """The conversation is free again: its next entry becomes ready."""

@@ -69,7 +69,12 @@ class Execution:
     def run(self, entry: Entry, seat: Seat) -> Outcome:
         """Run one entry to its end, in the current greenlet, whose seat this is. Raises nothing."""
         self._running += 1
-        outcome = self._attempt(entry, seat)
+        try:
+            outcome = self._attempt(entry, seat)
+        except HandlerTimeout:  # the two that can come while a failure is being logged
+            outcome = TIMED_OUT
+        except GreenletExit:
+            outcome = RELEASED
         self._running -= 1
         self._finished += 1
         self._inbox.settle(entry, outcome)

@@ -10,6 +10,7 @@ The first SIGTERM or SIGINT begins the stop; a second one ends the process at on
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -147,6 +148,7 @@ class Worker:
         if self._signals > 1:
             statistics = self._engine.dispatcher.statistics()
             _say_left(Leftovers(statistics.running, statistics.waiting), "Stopped at once")
+            remove_socket_file(self._config)
             sys.stdout.flush()
             os._exit(0)
         gevent.get_hub().loop.run_callback_threadsafe(self._stop_asked.set)
@@ -232,10 +234,11 @@ def load_tls(config: Config) -> ssl.SSLContext | None:
             raise StartError(f"cannot read {path}: {error.strerror}") from error
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
+        context.load_cert_chain(config.tls_cert, config.tls_key, password="")  # or it would ask for one at the terminal
     except ssl.SSLError as error:
         raise StartError(
-            f"{config.tls_cert} and {config.tls_key} are not a PEM certificate and its key: {error.reason or error}"
+            f"{config.tls_cert} and {config.tls_key} are not a PEM certificate and its key without a password: "
+            f"{error.reason or error}"
         ) from error
     return context
 
@@ -255,7 +258,7 @@ def listen(config: Config) -> gevent.socket.socket:
         return listener
     except OSError as error:
         where = config.host if config.host.startswith("unix:") else f"{config.host} port {config.port}"
-        raise StartError(f"cannot listen on {where}: {error.strerror}") from error
+        raise StartError(f"cannot listen on {where}: {error.strerror or error}") from error
 
 
 def _resolve(host: str, port: int) -> tuple[int, Any]:
@@ -283,7 +286,8 @@ def _answers(path: str) -> bool:
 
 def remove_socket_file(config: Config) -> None:
     if config.host.startswith("unix:"):
-        os.unlink(config.host.removeprefix("unix:"))
+        with contextlib.suppress(FileNotFoundError):  # somebody was quicker
+            os.unlink(config.host.removeprefix("unix:"))
 
 
 def describe(listener: gevent.socket.socket, config: Config) -> str:
