@@ -29,7 +29,7 @@ class Load:
     running: int
     pool_size: int
     waiting: int
-    greenlets: int
+    pool_greenlets: int
     connections: int
     events_finished: int
     deliveries_refused: int
@@ -40,6 +40,7 @@ class Sample:
     """One look at the server. Rates are since the look before; ``cores_percent`` has a number per core."""
 
     load: Load
+    greenlets: int
     events_per_s: float
     cpu_percent: float
     cores_percent: tuple[float, ...]
@@ -53,11 +54,31 @@ class Sample:
         cores = " ".join(f"{percent:.0f}" for percent in self.cores_percent)
         return (
             f"handlers {load.running}/{load.pool_size} running, {load.waiting} waiting; "
-            f"greenlets {load.greenlets}; events {self.events_per_s:.0f}/s; connections {load.connections}; "
+            f"greenlets {self.greenlets}; events {self.events_per_s:.0f}/s; connections {load.connections}; "
             f"CPU {self.cpu_percent:.0f} % (cores {cores}); RSS {self.rss_bytes / MIB:.0f} MiB; "
             f"hub lag {self.hub_lag_s * 1000:.0f} ms; files {self.open_files}/{self.open_files_max}; "
             f"refused {load.deliveries_refused}"
         )
+
+
+class GreenletCount:
+    """How many greenlets are alive of those that were started since ``start``, by whomever: a spawn costs 1 µs more."""
+
+    def __init__(self) -> None:
+        self.alive = 0
+
+    def start(self) -> None:
+        gevent.Greenlet.add_spawn_callback(self._started)
+
+    def stop(self) -> None:
+        gevent.Greenlet.remove_spawn_callback(self._started)
+
+    def _started(self, greenlet: gevent.Greenlet[..., object]) -> None:
+        self.alive += 1
+        greenlet.rawlink(self._ended)
+
+    def _ended(self, greenlet: gevent.Greenlet[..., object]) -> None:
+        self.alive -= 1
 
 
 class Sampler:
@@ -67,6 +88,7 @@ class Sampler:
         self._read_load = read_load
         self._interval_s = interval_s
         self._process = psutil.Process(os.getpid())
+        self._count = GreenletCount()
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._probe = gevent.get_hub().loop.timer(LAG_PROBE_S, LAG_PROBE_S)
         self._probe_due = 0.0
@@ -75,6 +97,7 @@ class Sampler:
         self._events_before = 0
 
     def start(self) -> None:
+        self._count.start()
         self._probe_due = time.monotonic() + LAG_PROBE_S
         self._probe.start(self._measure_lag)
         self.sample()  # rates need a first look to start from
@@ -82,6 +105,7 @@ class Sampler:
 
     def stop(self) -> None:
         self._probe.stop()
+        self._count.stop()
         if self._greenlet is not None:
             self._greenlet.kill()
 
@@ -91,6 +115,7 @@ class Sampler:
         elapsed = now - self._looked_at
         sample = Sample(
             load=load,
+            greenlets=load.pool_greenlets + self._count.alive,
             events_per_s=(load.events_finished - self._events_before) / elapsed if elapsed > 0 else 0.0,
             cpu_percent=self._process.cpu_percent(),
             cores_percent=tuple(psutil.cpu_percent(percpu=True)),

@@ -116,9 +116,9 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._address = describe(self._listener, self._config)  # a stopped listener has no address any more
-        self._server.start()
         if self._config.sample_interval:
-            self._sampler.start()
+            self._sampler.start()  # first: it counts the greenlets that are started from then on
+        self._server.start()
         housekeeping = [gevent.spawn(collect_garbage_calmly), gevent.spawn(flush_stdout_regularly)]
         self._announce()
         self._stop_asked.wait()
@@ -172,7 +172,7 @@ class Worker:
             running=dispatcher.running,
             pool_size=dispatcher.pool_size,
             waiting=dispatcher.waiting,
-            greenlets=dispatcher.greenlets + http.connections,
+            pool_greenlets=dispatcher.greenlets,
             connections=http.connections,
             events_finished=dispatcher.finished,
             deliveries_refused=http.refused,
