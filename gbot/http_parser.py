@@ -6,9 +6,13 @@ Pure: no socket, no clock. The connection feeds what it received and takes finis
       any of them ──RequestError──▶ the connection answers it and closes; nothing after it is read
 
 llhttp in its strict mode already refuses most ambiguous requests (RFC 9112 §11.2): Transfer-Encoding together with
-Content-Length, repeated Content-Lengths, bad chunk sizes, white space before the colon, obs-fold, bare CR or LF, control
-characters. Refused here: names with an underscore (they would pass for the same name with a hyphen in the WSGI environ),
-repeated or missing Host, Transfer-Encoding in HTTP/1.0, codings other than ``chunked``, other protocols that llhttp speaks.
+Content-Length, repeated Content-Lengths, bad chunk sizes, white space before the colon, obs-fold, bare CR or LF,
+control characters. Refused here: names with an underscore (they would pass for the same name with a hyphen in the WSGI
+environ), repeated or missing Host, Transfer-Encoding in HTTP/1.0, codings other than ``chunked``, upgrades of requests
+with a body (llhttp would drop the body).
+
+What llhttp lets through and cannot be seen from here: ``RTSP/1.1`` passes for ``HTTP/1.1``, and several spaces around
+the target for one; they count towards the head's bound, not the request line's.
 
 This is the one module that knows httptools.
 """
@@ -16,6 +20,7 @@ This is the one module that knows httptools.
 from __future__ import annotations
 
 import enum
+import re
 from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +29,8 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")}
+HEADER_NAME_BYTES_MAX = 256  # real ones have under 60; bounds what the cache of names can hold
+ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 
 
 class RequestError(Exception):
@@ -75,15 +82,16 @@ class RequestParser:
 
     __slots__ = (
         "_body",
-        "_body_bytes",
         "_bounds",
         "_error",
+        "_fed",
         "_fields",
         "_head_bytes",
         "_headers",
         "_last",
         "_llhttp",
         "_method",
+        "_taken",
         "_target",
         "_version",
         "expects_continue",
@@ -104,23 +112,34 @@ class RequestParser:
         self.expects_continue = False  # the client holds the body back until it is told to go on
         self._headers: dict[str, str] = {}
         self._target = b""
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body: bytes | bytearray = b""
         self._fields = 0
-        self._head_bytes = 0
+        self._head_bytes = 0  # of the fields that are complete
+        self._fed = 0  # bytes received for a head, or within a body since it last grew
+        self._taken = 0  # how long the body was when that was looked at
 
     @property
-    def body_bytes(self) -> int:
-        """How much of an unfinished body is held in memory."""
-        return self._body_bytes
+    def unfinished_bytes(self) -> int:
+        """How much of an unfinished request is held in memory."""
+        if self.state is State.IDLE:
+            return 0
+        return max(self._head_bytes, self._fed) + len(self._body)
+
+    def abandon(self) -> None:
+        """Let go of the unfinished request."""
+        self._begin()
 
     def close(self) -> None:
+        self._error = None
         del self._llhttp
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes) -> None:
         """Take what was received. Raises RequestError; the requests finished before it stay in ``requests``."""
+        if self._last:
+            return
         if self.state is State.IDLE:
             self.state = State.HEAD
+        finished = len(self.requests)
         try:
             self._llhttp.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -128,19 +147,28 @@ class RequestParser:
         except httptools.HttpParserError as error:
             if self._last:
                 return  # what follows a request with "Connection: close" has no meaning
-            raise self._error or RequestError(400, "bad_request", f"This is not valid HTTP: {error}.") from None
-        if self.state is State.HEAD:
-            self._count_head(len(data))
+            refusal = self._error or RequestError(400, "bad_request", f"This is not valid HTTP: {error}.")
+        else:
+            if self.state is not State.IDLE and len(self.requests) == finished:
+                self._count_unfinished(len(data))
+            return
+        raise refusal  # outside of the handler, whose error would hold this frame as the refusal's context
 
     def _refuse(self, status: int, word: str, sentence: str) -> RequestError:
         """Remember the reason: llhttp wraps what a callback raises in an error of its own."""
         self._error = RequestError(status, word, sentence)
         return self._error
 
-    def _count_head(self, count: int) -> None:
-        """Bound a head of which no end is in sight; ``on_header`` bounds one that arrives whole."""
-        self._head_bytes += count
-        if self._head_bytes > self._bounds.head_bytes_max + self._bounds.request_line_bytes_max:
+    def _count_unfinished(self, count: int) -> None:
+        """Bound what comes without an end in sight: one endless field (llhttp's binding keeps it), also as a trailer,
+        one endless chunk extension, line breaks before a request. ``on_header`` bounds what arrives whole.
+        """
+        if len(self._body) > self._taken:
+            self._taken = len(self._body)
+            self._fed = 0
+            return
+        self._fed += count
+        if self._fed > self._bounds.head_bytes_max + self._bounds.request_line_bytes_max:
             raise self._head_too_large()
 
     def _head_too_large(self) -> RequestError:
@@ -148,7 +176,7 @@ class RequestParser:
         return self._refuse(
             431,
             "head_too_large",
-            f"The header block may have {bounds.head_bytes_max} bytes and {bounds.head_fields_max} fields.",
+            f"Header block and trailers may have {bounds.head_bytes_max} bytes and {bounds.head_fields_max} fields.",
         )
 
     # What llhttp calls, in this order. Exceptions end the connection.
@@ -170,24 +198,28 @@ class RequestParser:
             raise self._head_too_large()
         if self.state is State.BODY:
             return  # a trailer: nothing that gbot serves has a use for it
-        key = cgi_name(name)
-        if key is None:
-            raise self._refuse(400, "bad_header_name", "Header names with an underscore are ambiguous and refused.")
+        try:
+            key = cgi_name(name)
+        except RequestError as error:
+            self._error = error
+            raise
         headers = self._headers
+        text = value.rstrip().decode("latin-1")  # llhttp leaves the white space after a value to us
         if key in headers:
-            headers[key] = self._joined(key, value)
+            headers[key] = self._joined(key, text)
         else:
-            headers[key] = value.decode("latin-1")
+            headers[key] = text
 
-    def _joined(self, key: str, value: bytes) -> str:
+    def _joined(self, key: str, value: str) -> str:
         """A repeated field is one list (RFC 9110 §5.3), but for those that can only stand once."""
         if key in ("HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH"):
             raise self._refuse(400, "repeated_header", "Host, Content-Type and Content-Length may stand only once.")
         separator = "; " if key == "HTTP_COOKIE" else ", "
-        return self._headers[key] + separator + value.decode("latin-1")
+        return self._headers[key] + separator + value
 
     def on_headers_complete(self) -> None:
         self.state = State.BODY
+        self._fed = 0
         headers = self._headers
         method = METHODS.get(self._llhttp.get_method())
         if method is None:
@@ -205,6 +237,8 @@ class RequestParser:
             raise self._body_too_large()
         if "HTTP_EXPECT" in headers:
             self._check_expect(headers["HTTP_EXPECT"])
+        if "HTTP_UPGRADE" in headers:
+            self._check_upgrade(headers)
 
     def _check_transfer_encoding(self, value: str) -> None:
         if self._version == "1.0":
@@ -217,18 +251,28 @@ class RequestParser:
             raise self._refuse(417, "unknown_expectation", "The only expectation served is 100-continue.")
         self.expects_continue = self._version == "1.1"
 
+    def _check_upgrade(self, headers: dict[str, str]) -> None:
+        """An upgrade is ignored (RFC 9110 §7.8), but llhttp takes what follows the head for the other protocol."""
+        has_body = "HTTP_TRANSFER_ENCODING" in headers or int(headers.get("CONTENT_LENGTH", 0)) > 0
+        if has_body and self._llhttp.should_upgrade():
+            raise self._refuse(501, "unknown_upgrade", "No upgrade is served; send the request without Upgrade.")
+
     def _body_too_large(self) -> RequestError:
         return self._refuse(413, "too_large", f"The body may have {self._bounds.body_bytes_max} bytes.")
 
     def on_body(self, piece: bytes) -> None:
         self.expects_continue = False
-        self._body_bytes += len(piece)
-        if self._body_bytes > self._bounds.body_bytes_max:
+        body = self._body  # never a list of pieces: a body in tiny chunks would weigh thirty times as much
+        if len(body) + len(piece) > self._bounds.body_bytes_max:
             raise self._body_too_large()
-        self._body.append(piece)
+        if not body:
+            self._body = piece
+        elif isinstance(body, bytearray):
+            body += piece
+        else:
+            self._body = bytearray(body) + piece
 
     def on_message_complete(self) -> None:
-        pieces = self._body
         keep_alive = self._llhttp.should_keep_alive() and not self._llhttp.should_upgrade()
         self.requests.append(
             Request(
@@ -236,7 +280,7 @@ class RequestParser:
                 self._target,
                 self._version,
                 self._headers,
-                pieces[0] if len(pieces) == 1 else b"".join(pieces),
+                bytes(self._body),
                 keep_alive,
             )
         )
@@ -245,26 +289,32 @@ class RequestParser:
 
 
 @lru_cache(maxsize=1024)
-def cgi_name(name: bytes) -> str | None:
-    """``b"Content-Type"`` → ``"CONTENT_TYPE"``, ``b"Host"`` → ``"HTTP_HOST"``; None for a name with an underscore."""
+def cgi_name(name: bytes) -> str:
+    """``b"Content-Type"`` → ``"CONTENT_TYPE"``, ``b"Host"`` → ``"HTTP_HOST"``.
+
+    Raises RequestError (which the cache does not keep) for a name with an underscore or an overlong one.
+    """
     if b"_" in name:
-        return None
+        raise RequestError(400, "bad_header_name", "Header names with an underscore are ambiguous and refused.")
+    if len(name) > HEADER_NAME_BYTES_MAX:
+        raise RequestError(431, "header_name_too_long", f"A header name may have {HEADER_NAME_BYTES_MAX} bytes.")
     key = name.decode("ascii").upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def split_target(target: bytes) -> tuple[str, str]:
     """A request target as (path, query) for the WSGI environ: percent-decoded bytes as latin-1, and the query as sent.
 
     Takes the origin form, the absolute form and ``*`` (RFC 9112 §3.2). Raises RequestError.
     """
     if not target.startswith(b"/") and target != b"*":
-        scheme, separator, rest = target.partition(b"://")
-        if not separator or scheme.lower() not in (b"http", b"https"):
+        absolute = ABSOLUTE_FORM.match(target)
+        if absolute is None:
             raise RequestError(400, "bad_target", "The request target is neither a path nor an http address.")
-        slash = rest.find(b"/")
-        target = rest[slash:] if slash >= 0 else b"/"
+        target = target[absolute.end() :]
+        if not target.startswith(b"/"):
+            target = b"/" + target
     if b"#" in target:
         raise RequestError(400, "bad_target", "A request target has no fragment.")
     path, _, query = target.partition(b"?")

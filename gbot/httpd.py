@@ -10,8 +10,8 @@ Bodies are read whole (they are bounded) before the application is called, so a 
 
 **Deadlines** cost the hot path one float each. A timer looks over all connections twice a second; where a deadline has
 passed it shuts the socket's reading side (or both sides, when the client does not take its response). The connection's
-own greenlet then wakes with an ordinary end of file, sees why, answers 408 where there is something to answer, and goes.
-Nothing is ever thrown into a greenlet that runs the application.
+own greenlet then wakes with an ordinary end of file, sees why, answers 408 where there is something to answer, and
+goes. Nothing is ever thrown into a greenlet that runs the application, but at the end of a drain.
 
 **Stopping**: ``stop`` closes the listeners and the idle connections; every response from then on carries
 ``Connection: close``. ``drain`` waits for the rest and cuts what is left at its deadline.
@@ -44,7 +44,10 @@ log = logging.getLogger(__name__)
 RECEIVE_BYTES = 64 * 1024
 SWEEP_INTERVAL_S = 0.5
 ACCEPT_PAUSE_S = 0.1  # how long accepting rests when the machine has no descriptor or memory for a new connection
-TURNS_MAX = 32  # requests or receives of one connection before the others get their turn
+ACCEPT_LOG_INTERVAL_S = 10.0  # between two log lines about that
+TURNS_MAX = 32  # requests or receives of one connection, or accepts, before the others get their turn
+TURN_BYTES = 8 * 1024  # so many received bytes count as one turn more
+KILL_TIMEOUT_S = 1.0  # for an application's own clean-up when its request is cut at the end of a drain
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NEVER = float("inf")
@@ -68,15 +71,18 @@ class HttpSettings:
     bounds: Bounds = field(default_factory=Bounds)
     timeouts: Timeouts = field(default_factory=Timeouts)
     connections_max: int = 10_000
-    bodies_bytes_max: int = 256 * 1024 * 1024  # of all unfinished bodies together
+    unfinished_bytes_max: int = 256 * 1024 * 1024  # of all requests that are still being received together
 
 
 @dataclass(frozen=True, slots=True)
 class HttpStatistics:
-    """Counts since the start; ``connections`` and ``bodies_bytes`` are of this moment."""
+    """Counts since the start; ``connections`` and ``unfinished_bytes`` are of this moment.
+
+    ``timed_out`` is without the connections that were merely idle.
+    """
 
     connections: int
-    bodies_bytes: int
+    unfinished_bytes: int
     accepted: int
     requests: int
     refused: int
@@ -96,15 +102,19 @@ class Server:
         self.app = app
         self.settings = settings or HttpSettings()
         self.tls = tls
+        if tls is not None:
+            # OpenSSL 3 breaks a session whose input just ends, and a 408 still needs it. HTTP notices a cut request.
+            tls.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
         self.stopping = False
         self.date_line = ""
-        self.bodies_bytes = 0
+        self.unfinished_bytes = 0
         self.requests = 0
         self.refused = 0
         self.timed_out = 0
         self._accepted = 0
+        self._next_accept_log = 0.0
         self._listeners = listeners
-        self._acceptors: list[Greenlet] = []
+        self._acceptors: list[Greenlet[[gevent.socket.socket], None]] = []
         self._connections: set[Connection] = set()
         self._room = gevent.lock.Semaphore(self.settings.connections_max)
         self._sweeper = gevent.get_hub().loop.timer(SWEEP_INTERVAL_S, SWEEP_INTERVAL_S)
@@ -121,21 +131,24 @@ class Server:
         for listener in self._listeners:
             listener.close()
         for connection in self._connections:
-            connection.close_if_idle()
+            connection.wind_up()
 
     def drain(self, deadline: float) -> int:
         """Wait until every connection has ended or ``deadline`` (monotonic) has come; cut the rest, return how many."""
         greenlets = [connection.greenlet for connection in self._connections]
         gevent.joinall(greenlets, timeout=max(0.0, deadline - time.monotonic()))
         left = [connection.greenlet for connection in self._connections]
-        gevent.killall(left)
-        self._sweeper.stop()
+        try:
+            gevent.killall(left, timeout=KILL_TIMEOUT_S)
+        except gevent.Timeout:
+            log.warning("Some requests do not let themselves be stopped; they end with the process")
+        self._sweeper.close()
         return len(left)
 
     def statistics(self) -> HttpStatistics:
         return HttpStatistics(
             connections=len(self._connections),
-            bodies_bytes=self.bodies_bytes,
+            unfinished_bytes=self.unfinished_bytes,
             accepted=self._accepted,
             requests=self.requests,
             refused=self.refused,
@@ -149,20 +162,33 @@ class Server:
 
     def _accept(self, listener: gevent.socket.socket) -> None:
         environ = listener_environ(listener, "https" if self.tls else "http")
+        listener.settimeout(0)  # waiting in wait_read instead keeps an idle listener from holding a place
+        turns = 0
         while True:
             self._room.acquire()
             try:
                 sock, peer = listener.accept()
             except OSError as error:
                 self._room.release()
-                if error.errno in OUT_OF_RESOURCES:
-                    log.error("No new connections for now: %s; trying again", error.strerror)
-                    gevent.sleep(ACCEPT_PAUSE_S)
+                self._wait_to_accept(listener, error)
                 continue
             self._accepted += 1
             connection = Connection(self, sock, peer, environ)
             self._connections.add(connection)
             connection.greenlet.start()
+            turns += 1
+            if turns % TURNS_MAX == 0:
+                gevent.sleep(0)
+
+    def _wait_to_accept(self, listener: gevent.socket.socket, error: OSError) -> None:
+        if isinstance(error, BlockingIOError):
+            gevent.socket.wait_read(listener.fileno())
+        elif error.errno in OUT_OF_RESOURCES:
+            now = time.monotonic()
+            if now >= self._next_accept_log:
+                self._next_accept_log = now + ACCEPT_LOG_INTERVAL_S
+                log.error("No new connections for now: %s; trying again", error.strerror)
+            gevent.sleep(ACCEPT_PAUSE_S)
 
     def _sweep(self) -> None:
         self.date_line = f"Date: {formatdate(usegmt=True)}\r\n"
@@ -185,6 +211,7 @@ class Connection:
 
     __slots__ = (
         "_environ",
+        "_exchange",
         "_held",
         "_parser",
         "_peer",
@@ -203,8 +230,9 @@ class Connection:
         self._peer = peer
         self._environ = environ
         self._parser = RequestParser(server.settings.bounds)
+        self._exchange: Exchange | None = None  # while the application runs
         self._sending = False
-        self._held = 0  # bytes of an unfinished body, as accounted with the server
+        self._held = 0  # bytes of an unfinished request, as accounted with the server
         self._turns = 0
         self.deadline = time.monotonic() + server.settings.timeouts.head_s
         self.expired = False
@@ -217,7 +245,7 @@ class Connection:
         except (ClientGone, OSError) as error:
             log.debug("Connection ended: %s", error)
         finally:
-            self._server.bodies_bytes -= self._held
+            self._server.unfinished_bytes -= self._held
             self._parser.close()
             self._sock.close()
             self._server.discard(self)
@@ -228,17 +256,25 @@ class Connection:
         """The deadline has passed: wake the greenlet, which finds the end of its input."""
         self.expired = True
         self.deadline = NEVER
-        self._server.timed_out += 1
+        if self._sending or self._parser.state is not State.IDLE:
+            self._server.timed_out += 1
         self._shut(stdlib_socket.SHUT_RDWR if self._sending else stdlib_socket.SHUT_RD)
 
-    def close_if_idle(self) -> None:
-        if self._parser.state is State.IDLE and self.deadline != NEVER and not self._sending:
+    def wind_up(self) -> None:
+        """The server stops: go at once when idle, else after the response under way."""
+        if self._exchange is not None:
+            self._exchange.keep_alive = False
+        elif self._parser.state is State.IDLE and self.deadline != NEVER and not self._sending:
             self._shut(stdlib_socket.SHUT_RD)
 
     def _shut(self, how: int) -> None:
-        """Shut the socket under any TLS, whose own ``shutdown`` would drop the session that a 408 still needs."""
+        """Shut the socket under gevent and any TLS.
+
+        gevent's own ``shutdown`` would raise in the greenlet that waits, and TLS's would drop the session; both are
+        still needed for a 408.
+        """
         try:
-            gevent.socket.socket.shutdown(self._sock, how)
+            self._sock._sock.shutdown(how)  # type: ignore[attr-defined]  # the plain socket inside, which gevent keeps
         except OSError as error:
             log.debug("The connection was gone before it could be shut: %s", error)
 
@@ -262,13 +298,13 @@ class Connection:
             if not data:
                 self._end_of_input()
                 return
-            self._take_turns()
+            self._take_turns(len(data))
             state = parser.state
             refusal = None
             try:
                 parser.feed(data)
             except RequestError as error:
-                refusal = error
+                refusal = error.with_traceback(None)  # which holds this frame, which holds the error
             while parser.requests:
                 if not self._answer():
                     return
@@ -279,18 +315,18 @@ class Connection:
             self._set_deadline(state)
 
     def _account(self) -> RequestError | None:
-        """Bound what the unfinished bodies of all connections hold together."""
-        server, held = self._server, self._parser.body_bytes
+        """Bound what the unfinished requests of all connections hold together."""
+        server, held = self._server, self._parser.unfinished_bytes
         grown = held - self._held
         self._held = held
-        server.bodies_bytes += grown
-        if grown > 0 and server.bodies_bytes > server.settings.bodies_bytes_max:
-            return RequestError(503, "bodies_full", "Too many bodies are being received at once; try again.")
+        server.unfinished_bytes += grown
+        if grown > 0 and server.unfinished_bytes > server.settings.unfinished_bytes_max:
+            return RequestError(503, "too_much_unfinished", "Too much is being received at once; try again.")
         return None
 
-    def _take_turns(self) -> None:
+    def _take_turns(self, received_bytes: int = 0) -> None:
         """Let others run now and then: a client that always has input ready would never make this greenlet wait."""
-        self._turns += 1
+        self._turns += 1 + received_bytes // TURN_BYTES
         if self._turns >= TURNS_MAX:
             self._turns = 0
             gevent.sleep(0)
@@ -325,8 +361,11 @@ class Connection:
         except RequestError as error:
             self._refuse(error)
             return False
-        exchange = Exchange(request, self._send, server.date_line, not server.stopping)
-        exchange.run(server.app, environ)
+        exchange = self._exchange = Exchange(request, self._send, server.date_line, not server.stopping)
+        try:
+            exchange.run(server.app, environ)
+        finally:
+            self._exchange = None
         if not exchange.keep_alive:
             self._linger()
         return exchange.keep_alive
@@ -350,11 +389,28 @@ class Connection:
         """Answer on the server's own account and end the connection."""
         self._server.refused += 1
         self._send(plain_response(error.status, error.word, error.sentence, self._server.date_line))
+        self._parser.abandon()
+        self._account()
         self._linger()
 
     def _linger(self) -> None:
         """Let the client read the last response: closing with unread input would reset the connection under it."""
+        self.expired = False
         self.deadline = time.monotonic() + self._server.settings.timeouts.linger_s
+        if isinstance(self._sock, gevent.ssl.SSLSocket):
+            self._notify_close(self._sock)
         self._shut(stdlib_socket.SHUT_WR)
-        while self._sock.recv(RECEIVE_BYTES):
-            pass
+        while not self.expired:
+            data = self._sock.recv(RECEIVE_BYTES)
+            if not data:
+                break
+            self._take_turns(len(data))
+
+    def _notify_close(self, sock: gevent.ssl.SSLSocket) -> None:
+        """Send TLS's close_notify, without which the client cannot tell the end from a cut; wait for nothing."""
+        sock.settimeout(0)
+        try:
+            sock.unwrap()
+        except OSError as error:  # as a rule: the client's own has not come yet
+            log.debug("Ending TLS: %s", error)
+        sock.settimeout(None)

@@ -1,20 +1,23 @@
 """One request through a WSGI application (PEP 3333): environ in, response bytes out, one write per response.
 
 Pure but for the application itself: bytes leave through the ``send`` it is given. A response whose body is one chunk,
-which is what Falcon returns, leaves as one ``send`` of head and body together; anything longer is sent as it is produced,
-chunked when its length is not known (HTTP/1.1) or ended by closing (HTTP/1.0).
+which is what Falcon returns, leaves as one ``send`` of head and body together; anything longer is sent as it is
+produced, chunked when its length is not known (HTTP/1.1) or ended by closing (HTTP/1.0).
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
 import msgspec
+from greenlet import GreenletExit
 
 from gbot.http_parser import Request, split_target
 
@@ -40,6 +43,9 @@ REASONS = {
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade")
 )
+STATUS = re.compile(r"[2-5][0-9][0-9]( [\t\x20-\x7e\x80-\xff]*)?")  # an interim 1xx would be taken for the response
+FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.1
+FIELD_VALUE_FORBIDDEN = "\0"  # beside CR and LF, which are counted
 
 
 class AppProtocolError(Exception):
@@ -83,11 +89,31 @@ def request_environ(base: Environ, request: Request) -> Environ:
 def plain_response(status: int, word: str, sentence: str, date_line: str) -> bytes:
     """A complete response of the server's own, which closes the connection."""
     body = msgspec.json.encode({"error": word, "detail": sentence})
+    retry = "Retry-After: 1\r\n" if status == 503 else ""
     head = (
         f"HTTP/1.1 {status} {REASONS[status]}\r\n{date_line}Content-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
     )
     return head.encode("latin-1") + body
+
+
+@lru_cache(maxsize=64)
+def status_line(status: str) -> tuple[str, bool]:
+    """The response's first line, and whether its status allows a body. Raises AppProtocolError."""
+    if not STATUS.fullmatch(status):
+        raise AppProtocolError(f"{status!r} is not a status like '200 OK'")
+    return f"HTTP/1.1 {status}\r\n", not status.startswith(("204", "304"))
+
+
+@lru_cache(maxsize=256)
+def special_field(name: str) -> str:
+    """``"length"`` or ``"date"`` for fields the server has to know of, else ``""``. Raises AppProtocolError."""
+    lowered = name.lower()
+    if lowered in HOP_BY_HOP:
+        raise AppProtocolError(f"{name} is the server's to set, not the application's")
+    if not FIELD_NAME.fullmatch(name):
+        raise AppProtocolError(f"{name!r} is not a header name")
+    return {"content-length": "length", "date": "date"}.get(lowered, "")
 
 
 class Exchange:
@@ -96,7 +122,9 @@ class Exchange:
     __slots__ = (
         "_chunked",
         "_date_line",
+        "_has_body",
         "_headers",
+        "_overlong",
         "_remaining",
         "_request",
         "_send",
@@ -113,6 +141,8 @@ class Exchange:
         self._headers: Headers = []
         self._sent = False
         self._chunked = False
+        self._has_body = True
+        self._overlong = False  # the application sends more than it announced
         self._remaining: int | None = None  # bytes of the body still to come, where the length was announced
         self.keep_alive = keep_alive and request.keep_alive
 
@@ -129,18 +159,22 @@ class Exchange:
                 close = getattr(result, "close", None)
                 if close is not None:
                     close()
-        except ClientGone:
+        except (ClientGone, GreenletExit, KeyboardInterrupt):
             raise
-        except Exception:
+        except BaseException:  # also a gevent.Timeout of the application's own, or a sys.exit()
             self._fail(environ)
+        finally:
+            self._send = _too_late
 
     def _fail(self, environ: Environ) -> None:
-        log.exception("The application failed on %s %s", environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        log.exception("The application failed on %s %r", environ["REQUEST_METHOD"], environ["PATH_INFO"])
         self.keep_alive = False
         if not self._sent:
-            self._send(
-                plain_response(500, "internal_error", "The application failed; its log says why.", self._date_line)
+            response = plain_response(
+                500, "internal_error", "The application failed; its log says why.", self._date_line
             )
+            head, blank_line, _ = response.partition(b"\r\n\r\n")
+            self._send(head + blank_line if self._request.method == "HEAD" else response)
 
     def start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -166,12 +200,14 @@ class Exchange:
         for chunk in result:
             if chunk:
                 self._write(chunk)
+                if self._overlong:
+                    break
         self._finish()
 
     def _send_whole(self, body: bytes) -> None:
         """The whole response in one write."""
         head = self._head(len(body))
-        if not self._has_body():
+        if not self._has_body:
             self._send(head)
         elif self._remaining is not None and len(body) != self._remaining:
             self._send(head + body[: self._remaining])
@@ -180,28 +216,25 @@ class Exchange:
             self._send(head + body)
         self._sent = True
 
-    def _has_body(self) -> bool:
-        return self._request.method != "HEAD" and not self._status.startswith(("1", "204", "304"))
-
     def _head(self, body_bytes: int | None) -> bytes:
         """Status line and headers. ``body_bytes`` is the body's length where it is known before the body is sent."""
         if not self._status:
             raise AppProtocolError("the application returned without calling start_response")
-        lines = [f"HTTP/1.1 {self._status}\r\n"]
+        first, allows_body = status_line(self._status)
+        self._has_body = allows_body and self._request.method != "HEAD"
+        lines = [first]
         announced = dated = False
         for name, value in self._headers:
-            lowered = name.lower()
-            if lowered == "content-length":
+            special = special_field(name)
+            if special == "length":
+                self._remaining = self._announced_length(value, announced)
                 announced = True
-                self._remaining = int(value)
-            elif lowered in HOP_BY_HOP:
-                raise AppProtocolError(f"{name} is the server's to set, not the application's")
-            elif lowered == "date":
+            elif special == "date":
                 dated = True
-            lines.append(f"{name}: {value}\r\n")
+            lines.append(name + ": " + value + "\r\n")
         if not dated:
             lines.append(self._date_line)
-        if not announced and self._has_body():
+        if not announced and self._has_body:
             self._frame(lines, body_bytes)
         if not self.keep_alive:
             lines.append("Connection: close\r\n")
@@ -209,9 +242,14 @@ class Exchange:
             lines.append("Connection: keep-alive\r\n")
         lines.append("\r\n")
         head = "".join(lines)
-        if head.count("\n") != len(lines) or head.count("\r") != len(lines):
-            raise AppProtocolError("a header holds a line break")
+        if head.count("\n") != len(lines) or head.count("\r") != len(lines) or FIELD_VALUE_FORBIDDEN in head:
+            raise AppProtocolError("a header holds a line break or a NUL")
         return head.encode("latin-1")
+
+    def _announced_length(self, value: str, announced: bool) -> int:
+        if announced or not (value.isascii() and value.isdecimal()):
+            raise AppProtocolError(f"Content-Length may stand once and be a number, got {value!r}")
+        return int(value)
 
     def _frame(self, lines: list[str], body_bytes: int | None) -> None:
         """Say where the body ends."""
@@ -225,29 +263,34 @@ class Exchange:
 
     def _write(self, chunk: bytes) -> None:
         """Send a piece of the body, the head before the first one in the same write. Also PEP 3333's ``write``."""
-        head = b""
-        if not self._sent:
-            head = self._head(None)
+        head = b"" if self._sent else self._head(None)
+        data = head + self._framed(chunk)
+        if data:
             self._sent = True
-        if not self._has_body():
-            chunk = b""
-        elif self._chunked and chunk:
-            chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk)
-        elif self._remaining is not None:
-            surplus = len(chunk) - self._remaining
-            chunk = chunk[: self._remaining]
-            self._remaining -= len(chunk)
-            if surplus > 0:
-                log.error("The application sent %d bytes more than its Content-Length; they were cut off", surplus)
-        if head or chunk:
-            self._send(head + chunk)
+            self._send(data)
+
+    def _framed(self, chunk: bytes) -> bytes:
+        """A piece of the body as it goes over the wire."""
+        if not self._has_body:
+            return b""
+        if self._chunked:
+            return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
+        if self._remaining is None:
+            return chunk
+        surplus = len(chunk) - self._remaining
+        if surplus > 0 and not self._overlong:
+            self._overlong = True
+            self._end_of_body(-surplus)
+        chunk = chunk[: self._remaining]
+        self._remaining -= len(chunk)
+        return chunk
 
     def _finish(self) -> None:
         if not self._sent:
             self._send_whole(b"")
-        elif self._chunked and self._has_body():
+        elif self._chunked and self._has_body:
             self._send(b"0\r\n\r\n")
-        elif self._remaining and self._has_body():
+        elif self._remaining and self._has_body:
             self._end_of_body(self._remaining)
 
     def _end_of_body(self, missing: int) -> None:
@@ -257,3 +300,8 @@ class Exchange:
             log.error("The application sent %d bytes fewer than its Content-Length", missing)
         elif missing < 0:
             log.error("The application sent %d bytes more than its Content-Length; they were cut off", -missing)
+
+
+def _too_late(data: bytes) -> None:
+    """Stands in for ``send`` after the response: what a kept ``write`` sends would land in the next response."""
+    raise AppProtocolError("the response has ended")
