@@ -97,7 +97,7 @@ class Context:
         one request is safe: each carries a retry key of its own.
         """
         conversation = self.event.conversation
-        address = to or (conversation.id if conversation else None)
+        address = to if to is not None else conversation.id if conversation else None
         if address is None:
             raise ReplyRefused("this event does not say where it came from; give ctx.push a to=")
         self._sender.push(address, Message.all_of(messages), str(uuid.uuid4()))
@@ -139,6 +139,8 @@ class Bot:
         if isinstance(pattern, str):
             return self._adder(f'text "{pattern}"', _equals(pattern), (), timeout)
         if isinstance(pattern, re.Pattern):
+            if not isinstance(pattern.pattern, str):
+                raise BotError("@bot.text: expected a regex for text, got one for bytes")
             return self._adder(f"text /{pattern.pattern}/", _finds(pattern), tuple(pattern.groupindex), timeout)
         raise BotError(_not_called("text", pattern, "a string, a compiled regex or nothing"))
 
@@ -154,6 +156,8 @@ class Bot:
         """For events of a kind: ``"follow"``, ``"message.image"`` …; ``"message"`` is every kind of message."""
         if not isinstance(kind, str):
             raise BotError(_not_called("on", kind, 'a kind of event such as "follow"'))
+        if kind.split() != [kind] or kind.endswith("."):
+            raise BotError(f"@bot.on: expected a kind of event such as 'follow' or 'message.image', got {kind!r}")
         prefix = kind + "."
         return self._adder(
             f"on {kind}",
@@ -166,7 +170,7 @@ class Bot:
         """For every event that no other handler takes."""
         if self._default is not None:
             raise BotError(f"@bot.default is {_name(self._default.handler)} already; there can be one")
-        _check_arguments(handler, "@bot.default", ())
+        _check_call(handler, "@bot.default", ("ctx",))
         self._default = Route("default", handler, lambda event: NO_GROUPS)
         return handler
 
@@ -174,11 +178,13 @@ class Bot:
         """Called with (ctx, error) when a handler fails, after the error has been logged."""
         if self._error_handler is not None:
             raise BotError(f"@bot.error is {_name(self._error_handler)} already; there can be one")
+        _check_call(handler, "@bot.error", ("ctx", "error"))
         self._error_handler = handler
         return handler
 
     def middleware(self, function: Middleware) -> Middleware:
         """Wraps every handler: called with (ctx, call_next) and calls ``call_next()`` to go on. First one outermost."""
+        _check_call(function, "@bot.middleware", ("ctx", "call_next"))
         self._middleware.append(function)
         return function
 
@@ -190,11 +196,11 @@ class Bot:
         timeout: float | None,
         command: str | None = None,
     ) -> Callable[[H], H]:
-        if timeout is not None and timeout <= 0:
-            raise BotError(f"{rule}: expected timeout to be a positive number of seconds, got {timeout}")
+        if timeout is not None and (isinstance(timeout, bool | str) or not timeout > 0):  # not: so that NaN is refused
+            raise BotError(f"{rule}: expected timeout to be a positive number of seconds, got {timeout!r}")
 
         def add(handler: H) -> H:
-            _check_arguments(handler, rule, names)
+            _check_call(handler, rule, ("ctx",), names)
             self._routes.append(Route(rule, handler, match, command, timeout))
             return handler
 
@@ -265,14 +271,20 @@ def _not_called(decorator: str, given: object, expected: str) -> str:
     return f"@bot.{decorator}: expected {expected}, got {type(given).__name__}"
 
 
-def _check_arguments(handler: Handler, rule: str, names: tuple[str, ...]) -> None:
+def _check_call(function: Callable[..., Any], rule: str, given: tuple[str, ...], names: tuple[str, ...] = ()) -> None:
     """Fail when the bot is put together rather than at the first message. Raises BotError."""
-    if not callable(handler):
-        raise BotError(f"{rule}: expected a function to decorate, got {type(handler).__name__}")
-    if inspect.iscoroutinefunction(handler):
-        raise BotError(f"{rule}: {_name(handler)} is async; handlers are plain functions, waiting is what they may do")
+    if not callable(function):
+        raise BotError(f"{rule}: expected a function to decorate, got {type(function).__name__}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise BotError(f"{rule}: {_name(function)} is async; handlers are plain functions, waiting is what they may do")
+    if inspect.isgeneratorfunction(function):
+        raise BotError(f"{rule}: {_name(function)} has a yield in it, so that calling it would run nothing")
     try:
-        inspect.signature(handler).bind(None, **dict.fromkeys(names))
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # some functions written in C do not tell what they take
+    try:
+        signature.bind(*given, **dict.fromkeys(names))
     except TypeError as error:
-        given = ", ".join(["ctx", *names])
-        raise BotError(f"{rule}: {_name(handler)} will be called with ({given}), but: {error}") from None
+        call = ", ".join([*given, *names])
+        raise BotError(f"{rule}: {_name(function)} will be called with ({call}), but: {error}") from None

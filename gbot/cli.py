@@ -25,7 +25,7 @@ EXIT_SETTING = 2
 
 
 def _fail(error: Exception, code: int) -> None:
-    click.echo(f"gbot: {error}", err=True)
+    click.echo(f"gbot: {logs.one_line(str(error))}", err=True)
     sys.exit(code)
 
 
@@ -72,7 +72,7 @@ def serve(app: str, config_file: str | None, **flags: str | None) -> None:
     file of --config (stop-timeout = 25). The command line goes before the environment, the environment before the file.
     """
     try:
-        config, warnings = load(flags, os.environ, Path(config_file) if config_file else None)
+        config, warnings = load(flags, os.environ, Path(config_file) if config_file is not None else None)
         logs.configure(config.log_format, config.log_level)
         for sentence in warnings:
             logs.warn(sentence)
@@ -91,7 +91,7 @@ def serve(app: str, config_file: str | None, **flags: str | None) -> None:
 def routes(app: str) -> None:
     """List the handlers of the bot APP in the order in which they are tried."""
     try:
-        rows = [(route.rule, _where(route.handler)) for route in load_bot(app).routes()]
+        rows = [(logs.one_line(route.rule), _where(route.handler)) for route in load_bot(app).routes()]
     except (ConfigError, BotError) as error:
         _fail(error, EXIT_SETTING)
     if not rows:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from gbot.errors import ConfigError
 
@@ -95,9 +96,33 @@ def _secrets(count_max: int) -> Kind:
     return Kind(expected, read, "SECRET")
 
 
-ADDRESS = _matching(r"unix:/.+|[^\s/]+", "a host name, an IP address or unix:/PATH", "ADDRESS")
+def _listening() -> Kind:
+    def read(text: str) -> str:
+        if text.startswith("unix:"):
+            if not re.fullmatch(r"unix:/[^\0]+", text):
+                raise ValueError
+        elif re.search(r"[\s/\x00-\x1f\x7f]", text) or not text.encode("idna"):  # raises UnicodeError, a ValueError
+            raise ValueError
+        return text
+
+    return Kind("a host name, an IP address or unix:/PATH", read, "ADDRESS")
+
+
+def _url() -> Kind:
+    def read(text: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text) or not text.isprintable():
+            raise ValueError
+        parts = urlsplit(text)
+        if not (parts.hostname or "").encode("idna") or parts.port == 0:  # both raise ValueError for what cannot be
+            raise ValueError
+        return text
+
+    return Kind("an address that begins with https:// or http:// and holds no password", read, "URL")
+
+
+ADDRESS = _listening()
 PATH = _matching(r"[^\0]+", "the path of a file", "PATH")
-API_BASE = _matching(r"https?://[^\s/?#]+(/[^\s?#]*)?", "an address that begins with https:// or http://", "URL")
+API_BASE = _url()
 
 
 def _setting(kind: Kind, default: Any, sentence: str, *, flag: bool = True, secret: bool = False) -> Any:
@@ -232,6 +257,8 @@ def _from_file(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError("config", "a readable file", f"{source!r}: {error.strerror}", FILE_SOURCE) from None
+    except RecursionError:
+        raise ConfigError("config", "a TOML file", f"{source!r}: nested too deeply", FILE_SOURCE) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("config", "a TOML file", f"{source!r}: {error}", FILE_SOURCE) from None
     by_key = {row.key: row for row in SETTINGS.values()}

@@ -16,7 +16,7 @@ DEFAULT_APP = "gbot.examples.echo:bot"
 def load_bot(app: str) -> Bot:
     """Import APP; modules of the current directory are found first, as with ``python -m``. Raises AppError."""
     module_name, separator, attribute = app.partition(":")
-    if not separator or not module_name or not attribute or "/" in module_name or module_name.endswith(".py"):
+    if not separator or not attribute or not _is_module_name(module_name):
         raise _wrong("a module and an attribute, such as mybot:bot", app)
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -26,9 +26,9 @@ def load_bot(app: str) -> Bot:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             expected = f"a module that can be found from {os.getcwd()}"
             raise _wrong(expected, f"{module_name}, which is not there") from error
-        given = f"{module_name}, which needs {error.name}: not installed"
-        raise _wrong("a module that can be imported", given) from error
-    except Exception as error:
+        why = f"needs {error.name}: not installed" if error.name else f"fails with {_where(error)}"
+        raise _wrong("a module that can be imported", f"{module_name}, which {why}") from error
+    except (Exception, SystemExit) as error:  # a script that ends itself would otherwise end gbot without a word
         raise _wrong("a module that can be imported", f"{module_name}, which fails with {_where(error)}") from error
     found = getattr(module, attribute, None)
     if isinstance(found, Bot):
@@ -43,11 +43,17 @@ def _wrong(expected: str, given: str) -> AppError:
     return AppError("APP", expected, given, "the command line")
 
 
-def _where(error: Exception) -> str:
+def _is_module_name(name: str) -> bool:
+    """Not a path, a file or a relative import, which are what people try first."""
+    return all(name.split(".")) and "/" not in name and not name.endswith(".py")
+
+
+def _where(error: BaseException) -> str:
     """The error and the author's line that caused it, in one line."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename:
         return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
-    last = [frame for frame in frames if not frame.filename.startswith("<frozen importlib")][-1]
+    at_import = [frame for frame in frames if frame.name == "<module>"]  # not inside the function it called there
+    last = (at_import or frames)[-1]
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text} ({last.filename}, line {last.lineno})"

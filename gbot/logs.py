@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
 import sys
 import time
 
-import msgspec
-
 CONTEXT_FIELDS = ("platform", "event_id")
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-22T09:00:00.123+0900 INFO gbot.worker  sentence``; line breaks inside a sentence are escaped."""
+    """``2026-11-22T09:00:00.123+0900 INFO gbot.worker  sentence``, and an error's traceback indented below."""
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.localtime(record.created)
         when = f"{time.strftime('%Y-%m-%dT%H:%M:%S', stamp)}.{record.msecs:03.0f}{time.strftime('%z', stamp)}"
-        context = "".join(f" {name}={value}" for name, value in _context(record).items())
-        line = f"{when} {record.levelname:<7} {record.name}{context}  {_one_line(record.getMessage())}"
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        context = "".join(f" {name}={one_line(str(value))}" for name, value in _context(record).items())
+        line = f"{when} {record.levelname:<7} {record.name}{context}  {one_line(record.getMessage())}"
+        return line + (_indented(self.formatException(record.exc_info)) if record.exc_info else "")
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,7 +38,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        text = json.dumps(line, default=str, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair becomes JSON's escape for it
 
 
 def _context(record: logging.LogRecord) -> dict[str, object]:
@@ -45,9 +48,14 @@ def _context(record: logging.LogRecord) -> dict[str, object]:
     return {name: fields[name] for name in CONTEXT_FIELDS if fields.get(name) is not None}
 
 
-def _one_line(text: str) -> str:
-    """Nobody can forge a line by sending a line break."""
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+def one_line(text: str) -> str:
+    """The text with its control characters and line breaks escaped: nobody can forge a line by sending one."""
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
+
+
+def _indented(text: str) -> str:
+    """A traceback, which ends with the error's own text: none of its lines begins like a log line."""
+    return "".join(f"\n    {one_line(line)}" for line in text.splitlines())
 
 
 def configure(format_name: str, level: str) -> None:
@@ -61,3 +69,10 @@ def configure(format_name: str, level: str) -> None:
 def warn(sentence: str) -> None:
     """A warning about how gbot was started."""
     logging.getLogger("gbot").warning("%s", sentence)
+
+
+def warn_at_once(sentence: str) -> None:
+    """A warning from a signal handler, past Python's buffers: the signal may have come while one was in use."""
+    [handler] = logging.getLogger().handlers
+    record = logging.LogRecord("gbot", logging.WARNING, __file__, 0, sentence, (), None)
+    os.write(sys.stderr.fileno(), (handler.format(record) + "\n").encode("utf-8", "backslashreplace"))

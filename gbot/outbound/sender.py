@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from gbot.errors import ReplyRefused
+from gbot.errors import MessageRefused, ReplyRefused
 from gbot.event import Event, Message
 from gbot.outbound.transport import Transport
 from gbot.platform import Platform, Push, Reply
@@ -47,6 +47,15 @@ class ConsoleSender:
 
     def _print(self, label: str, messages: Sequence[Message]) -> None:
         for message in messages:
-            body = message.body
-            shown = body["text"] if body.get("type") == "text" else json.dumps(body, ensure_ascii=False)
-            print(f"{label}: {shown}", file=self._stream)
+            print(f"{label}: {_shown(message)}", file=self._stream)
+
+
+def _shown(message: Message) -> str:
+    """A text as it is, any other message as JSON. Raises MessageRefused for what no platform could be sent."""
+    text = message.body.get("text")
+    if message.body.get("type") == "text" and isinstance(text, str):
+        return text
+    try:
+        return json.dumps(message.body, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise MessageRefused("expected a message of JSON values only; nothing was sent") from None

@@ -7,9 +7,14 @@ Authorization header.
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterator
+
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, ProxyError
 from requests.utils import get_environ_proxies
+from urllib3.exceptions import HTTPError, LocationValueError, NewConnectionError
 
 from gbot.errors import ApiLimited, ApiRejected, ApiUnavailable, ApiUnreachable, ResultUnknown
 from gbot.platform import ApiRequest
@@ -17,6 +22,14 @@ from gbot.platform import ApiRequest
 CONNECT_TIMEOUT_S = 3.05
 READ_TIMEOUT_S = 15.0
 DETAIL_CHARACTERS_MAX = 200
+NEVER_SENT = (InvalidSchema, InvalidURL, MissingSchema, ProxyError, LocationValueError)
+
+
+class Session(requests.Session):
+    """Works out no redirects: requests does even when told not to follow them, and fails on some that lead nowhere."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
 
 
 class Transport:
@@ -25,7 +38,7 @@ class Transport:
     def __init__(self, api_base: str, connections_max: int, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         self._api_base = api_base
         self._timeouts = (CONNECT_TIMEOUT_S, read_timeout_s)
-        self._session = requests.Session()
+        self._session = Session()
         self._session.trust_env = False
         self._session.proxies = get_environ_proxies(api_base)
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections_max, pool_block=True)
@@ -43,22 +56,25 @@ class Transport:
                 timeout=self._timeouts,
                 allow_redirects=False,
             )
-        except requests.ConnectTimeout as error:
-            raise ApiUnreachable(f"no connection to {self._api_base} within {CONNECT_TIMEOUT_S} s") from error
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:  # requests does not wrap all of urllib3's
             raise self._sort(error) from error
         return self._check(response)
 
     def close(self) -> None:
         self._session.close()
 
-    def _sort(self, error: requests.RequestException) -> ApiUnreachable | ResultUnknown:
+    def _sort(self, error: requests.RequestException | HTTPError) -> ApiUnreachable | ResultUnknown:
         """Whether the request can have arrived: only a failed connect says for sure that it did not."""
         kind = type(error).__name__
-        if isinstance(error, requests.ConnectionError) and "NewConnectionError" in repr(error):
-            return ApiUnreachable(f"no connection to {self._api_base}: {kind}")
-        if isinstance(error, requests.exceptions.SSLError):
+        causes = list(_causes(error))
+        if isinstance(error, requests.ConnectTimeout):
+            return ApiUnreachable(f"no connection to {self._api_base} within {CONNECT_TIMEOUT_S} s")
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
             return ApiUnreachable(f"{self._api_base} did not show a certificate that can be trusted")
+        if isinstance(error, NEVER_SENT):
+            return ApiUnreachable(f"no connection to {self._api_base}: {kind}")
+        if any(isinstance(cause, NewConnectionError) for cause in causes):
+            return ApiUnreachable(f"no connection to {self._api_base}: nothing answers there, or there is no such host")
         return ResultUnknown(f"no answer from {self._api_base}: {kind}; the message may have arrived")
 
     def _check(self, response: requests.Response) -> bytes:
@@ -73,10 +89,18 @@ class Transport:
         raise ApiRejected(sentence, status)
 
 
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was made of: requests wraps urllib3's errors, urllib3 those of the socket."""
+    yield error
+    for cause in (*error.args, getattr(error, "reason", None)):
+        if isinstance(cause, BaseException):
+            yield from _causes(cause)
+
+
 def _detail(response: requests.Response) -> str:
     """What the API says about its refusal; platforms put it into ``message``. It does not repeat what was sent."""
     try:
         detail = response.json()["message"]
-    except (requests.exceptions.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "no explanation"
     return str(detail)[:DETAIL_CHARACTERS_MAX]
