@@ -21,16 +21,18 @@ import ssl
 import stat
 import sys
 import time
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 import gevent.event
 import gevent.socket
 from gevent import monkey
 
+from gbot import logs
 from gbot.bot import Bot, Sender
-from gbot.config import Config, load
+from gbot.config import CONFIG_VARIABLE, Config, load
 from gbot.dispatcher import Dispatcher, Leftovers
 from gbot.errors import StartError
 from gbot.execution import Execution
@@ -124,7 +126,7 @@ class Worker:
         self._stop_asked.wait()
         self._stop()
         gevent.killall(housekeeping)
-        sys.stdout.flush()
+        flush_stdout()
 
     def _announce(self) -> None:
         config = self._config
@@ -146,12 +148,18 @@ class Worker:
         """Runs between two bytecodes of whatever runs, even of a handler that never waits."""
         self._signals += 1
         if self._signals > 1:
-            statistics = self._engine.dispatcher.statistics()
-            _say_left(Leftovers(statistics.running, statistics.waiting), "Stopped at once")
-            remove_socket_file(self._config)
-            sys.stdout.flush()
-            os._exit(0)
+            self._stop_at_once()
         gevent.get_hub().loop.run_callback_threadsafe(self._stop_asked.set)
+
+    def _stop_at_once(self) -> NoReturn:
+        """End the process, whatever was going on: buffers may be in use, so nothing goes through them."""
+        try:
+            statistics = self._engine.dispatcher.statistics()
+            left = Leftovers(statistics.running, statistics.waiting)
+            logs.warn_at_once(left_sentence(left, "Stopped at once"))
+            remove_socket_file(self._config)
+        finally:
+            os._exit(0)
 
     def _stop(self) -> None:
         """Drain: nothing new comes in, what runs may finish until the deadline."""
@@ -163,7 +171,7 @@ class Worker:
         self._server.drain(time.monotonic() + HTTP_DRAIN_S)
         self._sampler.stop()
         remove_socket_file(self._config)
-        _say_left(left, "Stopped")
+        log.log(logging.WARNING if left.running or left.waiting else logging.INFO, "%s", left_sentence(left, "Stopped"))
 
     def _load(self) -> Load:
         dispatcher = self._engine.dispatcher.statistics()
@@ -179,25 +187,25 @@ class Worker:
         )
 
 
-def _say_left(left: Leftovers, how: str) -> None:
-    if left.running or left.waiting:
-        log.warning(
-            "%s. Left: %d running handlers were stopped and %d waiting events never started; "
-            "the memory: inbox has lost them",
-            how,
-            left.running,
-            left.waiting,
-        )
-    else:
-        log.info("%s. Nothing was left to do", how)
+def left_sentence(left: Leftovers, how: str) -> str:
+    """What a stop left undone, and what becomes of it."""
+    if not left.running and not left.waiting:
+        return f"{how}. Nothing was left to do"
+    return (
+        f"{how}. Left: {left.running} running handlers were stopped and {left.waiting} waiting events never started; "
+        "the memory: inbox has lost them"
+    )
 
 
-def wsgi(app: str, environ: dict[str, str] | None = None) -> WsgiApp:
+def wsgi(app: str) -> WsgiApp:
     """The WSGI application alone, for other servers: ``gunicorn -k gevent "gbot.worker:wsgi('mybot:bot')"``.
 
-    Settings come from the environment. Raises ConfigError.
+    Settings come from the environment and the file that GBOT_CONFIG names. Raises ConfigError.
     """
-    config, _ = load({}, dict(os.environ) if environ is None else environ, None)
+    file = os.environ.get(CONFIG_VARIABLE)
+    config, warnings = load({}, os.environ, Path(file) if file else None)
+    for sentence in warnings:
+        logs.warn(sentence)
     return Engine(config, load_bot(app)).app
 
 
@@ -321,4 +329,13 @@ def flush_stdout_regularly() -> None:
     """What handlers print reaches a pipe or a file within a second, without a write for every line."""
     while True:
         gevent.sleep(STDOUT_FLUSH_INTERVAL_S)
+        flush_stdout()
+
+
+def flush_stdout() -> None:
+    """Whoever read it may have gone away; that is no reason to stop serving."""
+    try:
         sys.stdout.flush()
+    except OSError as error:
+        log.warning("What handlers print goes nowhere: %s", error.strerror)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives

@@ -1,0 +1,85 @@
+"""Fixtures that several test modules share: a rig inside the process, and real processes around it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from gbot.bot import Bot
+from tests.fake_line import FakeLineProcess
+from tests.journeys.mariadb import MariaDb
+from tests.journeys.processes import ROOT, Program, Served
+from tests.rig import Rig
+
+
+class MakeRig(Protocol):
+    def __call__(self, bot: Bot, pool: int = 10, timeout_s: float = 0.0) -> Rig: ...
+
+
+class Serve(Protocol):
+    def __call__(self, *arguments: str, environ: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Served: ...
+
+
+@pytest.fixture
+def make_rig() -> Iterator[MakeRig]:
+    """Makes rigs and stops them at the end of the test."""
+    rigs: list[Rig] = []
+
+    def make(bot: Bot, pool: int = 10, timeout_s: float = 0.0) -> Rig:
+        rigs.append(Rig(bot, pool, timeout_s))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.drain()
+
+
+@pytest.fixture
+def programs() -> Iterator[list[Program]]:
+    """Programs that are to be gone when the test is over."""
+    started: list[Program] = []
+    yield started
+    for program in started:
+        program.kill()
+
+
+@pytest.fixture
+def serve(programs: list[Program]) -> Serve:
+    """Starts ``gbot serve`` on a free port of 127.0.0.1 unless the arguments say otherwise."""
+
+    def start(*arguments: str, environ: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Served:
+        served = Served(*arguments, environ={"GBOT_PORT": "0"} | dict(environ or {}), cwd=cwd)
+        programs.append(served)
+        return served
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def fake_line_process() -> Iterator[FakeLineProcess]:
+    process = FakeLineProcess()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def fake_line(fake_line_process: FakeLineProcess) -> FakeLineProcess:
+    """A fake LINE API that has not been asked anything yet."""
+    fake_line_process.reset()
+    return fake_line_process
+
+
+@pytest.fixture(scope="session")
+def mysql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``mysql://user:password@host:port/database``: what GBOT_TEST_MYSQL_URL names, or a MariaDB started here."""
+    given = os.environ.get("GBOT_TEST_MYSQL_URL")
+    if given:
+        yield given
+        return
+    server = MariaDb(tmp_path_factory.mktemp("mariadb"))
+    yield server.url
+    server.stop()

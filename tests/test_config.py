@@ -1,0 +1,315 @@
+"""Settings: one table, four sources, one sentence for every mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gbot.config import SETTINGS, Config, Setting, load
+from gbot.errors import ConfigError
+
+# For each setting: three texts that are right, and what they mean. Kept apart from the table on purpose: a new setting
+# must be added here too.
+GOOD: dict[str, list[tuple[str, Any]]] = {
+    "host": [("0.0.0.0", "0.0.0.0"), ("::1", "::1"), ("unix:/run/gbot.sock", "unix:/run/gbot.sock")],
+    "port": [("0", 0), ("8080", 8080), ("65535", 65535)],
+    "pool": [("1", 1), ("100", 100), ("1000000", 1_000_000)],
+    "platforms": [("line", ("line",)), ("plain", ("plain",)), ("plain, line,plain", ("plain", "line"))],
+    "inbox": [("memory:", "memory:")] * 3,
+    "inbox_max": [("1", 1), ("50", 50), ("10000000", 10_000_000)],
+    "body_bytes_max": [("1024", 1024), ("65536", 65536), ("104857600", 104_857_600)],
+    "connections_max": [("1", 1), ("64", 64), ("1000000", 1_000_000)],
+    "handler_timeout": [("0", 0.0), ("0.1", 0.1), ("86400", 86400.0)],
+    "stop_timeout": [("0", 0.0), ("2.5", 2.5), ("3600", 3600.0)],
+    "tls_cert": [("cert.pem", "cert.pem"), ("/etc/a b.pem", "/etc/a b.pem"), ("./c", "./c")],
+    "tls_key": [("key.pem", "key.pem"), ("/etc/a b.key", "/etc/a b.key"), ("./k", "./k")],
+    "log_format": [("text", "text"), ("json", "json"), ("text", "text")],
+    "log_level": [("debug", "debug"), ("warning", "warning"), ("error", "error")],
+    "sample_interval": [("0", 0.0), ("0.5", 0.5), ("3600", 3600.0)],
+    "line_channel_secret": [("first", ("first",)), ("old, new", ("old", "new")), ("x", ("x",))],
+    "line_channel_access_token": [("token", ("token",)), ("t+/=", ("t+/=",)), ("u", ("u",))],
+    "line_api_base": [("http://127.0.0.1:1/x", "http://127.0.0.1:1/x"), ("https://a.b", "https://a.b")] * 2,
+}
+
+BAD: dict[str, list[str]] = {
+    "host": ["", " ", "a b", "a/b", "unix:", "unix:relative", "unix:/a\0b", "a\0b", "a..b", "x" * 64, "a\nb", "\udcff"],
+    "port": ["", "-1", "65536", "4000.0", "0x10", "four", " 80", "80\n", "٤", "9" * 30],
+    "pool": ["", "0", "-5", "1000001", "1e3", "many"],
+    "platforms": ["slack", "line plain", "line,slack", "LINE"],
+    "inbox": ["", "memory", "sqlite:/x", "memory:x"],
+    "inbox_max": ["", "0", "10000001", "1_000"],
+    "body_bytes_max": ["", "1023", "104857601", "1MB"],
+    "connections_max": ["", "0", "1000001"],
+    "handler_timeout": ["", "0.05", "86401", "-1", "nan", "inf", "1e3", "5s", ".5"],
+    "stop_timeout": ["", "-0.1", "3601", "nan", "soon"],
+    "tls_cert": ["", "a\0b"],
+    "tls_key": ["", "a\0b"],
+    "log_format": ["", "JSON", "xml"],
+    "log_level": ["", "INFO", "trace"],
+    "sample_interval": ["", "0.4", "3601", "never"],
+    "line_channel_secret": ["", " ", ",", "a,b,c", "tab\there", "\udcff"],
+    "line_channel_access_token": ["", " ", "a,b", "new\nline"],
+    "line_api_base": [
+        "",
+        "api.line.me",
+        "ftp://a",
+        "http://",
+        "https://a b",
+        "https://u:p@a",
+        "https://a?q",
+        "HTTP://A",
+        *("http://[::1", "http://a:99999", "http://a:b", "http://a..b", "http://:80", "https://a:0", "http://a\0b"),
+    ],
+}
+
+ROWS = [pytest.param(row, id=row.name) for row in SETTINGS.values()]
+FLAG_ROWS = [pytest.param(row, id=row.name) for row in SETTINGS.values() if row.has_flag]
+SECRET_ROWS = [pytest.param(row, id=row.name) for row in SETTINGS.values() if row.is_secret]
+BAD_VALUES = [
+    pytest.param(SETTINGS[name], text, id=f"{name}-{number}")
+    for name, texts in BAD.items()
+    for number, text in enumerate(texts)
+]
+COMPANIONS = {"tls_cert": {"GBOT_TLS_KEY": "k"}, "tls_key": {"GBOT_TLS_CERT": "c"}, "platforms": {}}
+LINE_SECRET = {"GBOT_LINE_CHANNEL_SECRET": "companion"}
+
+
+def companions(row: Setting) -> dict[str, str]:
+    """What must be set besides, so that the settings make sense together."""
+    return COMPANIONS.get(row.name, {}) | (LINE_SECRET if row.name == "platforms" else {})
+
+
+def toml(path: Path, **values: object) -> Path:
+    """A TOML file with these settings; JSON's texts, numbers and lists are TOML's too."""
+    text = "".join(f"{SETTINGS[name].key} = {json.dumps(value)}\n" for name, value in values.items())
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(
+    flags: dict[str, str | None] | None = None, environ: dict[str, str] | None = None, file: Path | None = None
+) -> ConfigError:
+    with pytest.raises(ConfigError) as raised:
+        load(flags or {}, environ or {}, file)
+    assert len(str(raised.value).splitlines()) == 1
+    return raised.value
+
+
+def test_the_tables_of_this_module_have_every_setting() -> None:
+    assert set(GOOD) == set(BAD) == set(SETTINGS) == {field.name for field in dataclasses.fields(Config)}
+
+
+# ---- precedence
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_default_is_used_where_nothing_is_given(row: Setting) -> None:
+    config, warnings = load({}, {}, None)
+    assert getattr(config, row.name) == row.default
+    assert warnings == []
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_value_is_read_from_the_file(row: Setting, tmp_path: Path) -> None:
+    for text, value in GOOD[row.name]:
+        config, _ = load({}, companions(row), toml(tmp_path / "gbot.toml", **{row.name: text}))
+        assert getattr(config, row.name) == value
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_environment_goes_before_the_file(row: Setting, tmp_path: Path) -> None:
+    (in_file, _), (in_environ, value), _ = GOOD[row.name][:3]
+    file = toml(tmp_path / "gbot.toml", **{row.name: in_file})
+    config, _ = load({}, companions(row) | {row.variable: in_environ}, file)
+    assert getattr(config, row.name) == value
+
+
+@pytest.mark.parametrize("row", FLAG_ROWS)
+def test_a_flag_goes_before_the_environment_and_the_file(row: Setting, tmp_path: Path) -> None:
+    (in_file, _), (in_environ, _), (in_flag, value) = GOOD[row.name]
+    file = toml(tmp_path / "gbot.toml", **{row.name: in_file})
+    config, _ = load({row.name: in_flag}, companions(row) | {row.variable: in_environ}, file)
+    assert getattr(config, row.name) == value
+
+
+@pytest.mark.parametrize("row", FLAG_ROWS)
+def test_a_flag_that_was_not_given_changes_nothing(row: Setting, tmp_path: Path) -> None:
+    text, value = GOOD[row.name][1]
+    config, _ = load({row.name: None}, companions(row), toml(tmp_path / "gbot.toml", **{row.name: text}))
+    assert getattr(config, row.name) == value
+
+
+def test_names_follow_from_the_settings_name() -> None:
+    row = SETTINGS["stop_timeout"]
+    assert (row.key, row.variable) == ("stop-timeout", "GBOT_STOP_TIMEOUT")
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(("row", "text"), BAD_VALUES)
+def test_a_bad_value_is_refused_with_its_name_and_source(row: Setting, text: str, tmp_path: Path) -> None:
+    in_environ = refusal(environ={row.variable: text})
+    assert (in_environ.name, in_environ.source) == (row.variable, "the environment")
+    assert in_environ.expected == row.kind.expected
+    if row.has_flag:
+        in_flag = refusal({row.name: text})
+        assert (in_flag.name, in_flag.source) == ("--" + row.key, "the command line")
+        assert in_flag.given == repr(text)
+    if text.isascii():
+        path = toml(tmp_path / "gbot.toml", **{row.name: text})
+        in_file = refusal(file=path)
+        assert (in_file.name, in_file.source) == (row.key, str(path))
+        assert row.key in str(in_file)
+        assert str(path) in str(in_file)
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("written", ["true", "1979-05-27", "{ a = 1 }", "[1, 2]", "[[[]]]"])
+def test_a_toml_value_of_another_type_is_refused(row: Setting, written: str, tmp_path: Path) -> None:
+    path = tmp_path / "gbot.toml"
+    path.write_text(f"{row.key} = {written}\n")
+    error = refusal(file=path)
+    assert (error.name, error.source) == (row.key, str(path))
+
+
+def test_toml_numbers_and_lists_are_taken_where_they_fit(tmp_path: Path) -> None:
+    path = tmp_path / "gbot.toml"
+    path.write_text(
+        'port = 8080\nstop-timeout = 2.5\nhandler-timeout = 30\nplatforms = ["plain", "line"]\n'
+        'line-channel-secret = ["old", "new"]\n'
+    )
+    config, _ = load({}, {}, path)
+    assert (config.port, config.stop_timeout, config.handler_timeout) == (8080, 2.5, 30.0)
+    assert (config.platforms, config.line_channel_secret) == (("plain", "line"), ("old", "new"))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("stop-timout", "stop-timeout"),
+        ("stop_timeout", "stop-timeout"),
+        ("Port", "port"),
+        ("line-chanel-secret", "line-channel-secret"),
+    ],
+)
+def test_a_typo_in_the_file_is_named_and_mended(written: str, meant: str, tmp_path: Path) -> None:
+    path = tmp_path / "gbot.toml"
+    path.write_text(f'{written} = "do not show this"\n')
+    error = refusal(file=path)
+    assert error.name == written
+    assert meant in error.expected
+    assert error.source == str(path)
+    assert "do not show this" not in str(error)
+
+
+def test_a_name_that_is_like_none_is_refused_too(tmp_path: Path) -> None:
+    path = tmp_path / "gbot.toml"
+    path.write_text("[server]\nport = 1\n")
+    assert refusal(file=path).name == "server"
+
+
+def test_a_typo_in_the_environment_is_a_warning() -> None:
+    _, warnings = load({}, {"GBOT_PROT": "80", "GBOT_PORT_4000_TCP_ADDR": "10.0.0.1", "HOME": "/"}, None)
+    assert warnings[0].startswith("GBOT_PORT_4000_TCP_ADDR in the environment is no setting of gbot")
+    assert warnings[1] == "GBOT_PROT in the environment is no setting of gbot; perhaps GBOT_PORT was meant"
+    assert len(warnings) == 2
+
+
+def test_the_variable_that_names_the_file_is_known() -> None:
+    assert load({}, {"GBOT_CONFIG": "gbot.toml"}, None)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [(b"port = \n", "line 1"), (b"= 5", "line 1"), (b'host = "\xff"', "utf-8"), (b"x = " + b"[" * 5000, "deep")],
+)
+def test_a_file_that_is_not_toml_is_refused(content: bytes, part: str, tmp_path: Path) -> None:
+    path = tmp_path / "gbot.toml"
+    path.write_bytes(content)
+    error = refusal(file=path)
+    assert (error.name, error.expected) == ("config", "a TOML file")
+    assert part in error.given
+    assert str(path) in error.given
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    assert "No such file" in refusal(file=tmp_path / "missing.toml").given
+    assert "directory" in refusal(file=tmp_path).given
+
+
+@pytest.mark.parametrize(("given", "missing"), [("tls_cert", "tls-key"), ("tls_key", "tls-cert")])
+def test_half_of_a_tls_pair_is_refused(given: str, missing: str) -> None:
+    error = refusal({given: "x.pem"})
+    assert error.name == missing
+    assert SETTINGS[given].key in error.expected
+
+
+def test_line_without_a_secret_is_refused() -> None:
+    assert refusal({"platforms": "line"}).name == "GBOT_LINE_CHANNEL_SECRET"
+
+
+# ---- secrets
+
+
+@pytest.mark.parametrize("row", SECRET_ROWS)
+def test_a_secret_has_no_flag_and_is_never_shown(row: Setting, tmp_path: Path) -> None:
+    assert not row.has_flag
+    config, _ = load({}, {row.variable: "hush"}, None)
+    assert "hush" in getattr(config, row.name)
+    assert "hush" not in repr(config)
+    assert "hush" not in str(config)
+    wrong = "hush,hush\thush,hush"
+    assert "hush" not in str(refusal(environ={row.variable: wrong}))
+    assert "hush" not in repr(refusal(environ={row.variable: wrong}))
+    assert "hush" not in str(refusal(file=toml(tmp_path / "gbot.toml", **{row.name: wrong})))
+    for written in ('{ a = "hush" }', '[["hush"]]'):
+        (tmp_path / "gbot.toml").write_text(f"{row.key} = {written}\n")
+        assert "hush" not in str(refusal(file=tmp_path / "gbot.toml"))
+
+
+def test_the_secrets_are_known_by_their_names() -> None:
+    secrets = {row.name for row in SETTINGS.values() if row.is_secret}
+    assert secrets == {name for name in SETTINGS if "secret" in name or "token" in name}
+
+
+# ---- any text at all
+
+
+@pytest.mark.parametrize("row", ROWS)
+@given(text=st.text(max_size=30))
+def test_any_text_is_read_or_refused_in_one_sentence(row: Setting, text: str) -> None:
+    sentence = None
+    try:
+        row.read(text, row.variable, "the environment")
+    except ConfigError as error:
+        sentence = str(error)
+    if sentence is not None:
+        assert row.kind.expected in sentence
+        assert len(sentence.splitlines()) == 1
+
+
+@given(st.integers(min_value=-(10**20), max_value=10**20))
+def test_whole_numbers_are_taken_exactly_within_their_range(number: int) -> None:
+    row = SETTINGS["port"]
+    if 0 <= number <= 65535:
+        assert row.read(str(number), "port", "test") == number
+    else:
+        with pytest.raises(ConfigError):
+            row.read(str(number), "port", "test")
+
+
+@given(st.decimals(min_value=0, max_value=4000, places=3))
+def test_seconds_are_taken_within_their_range(number: Any) -> None:
+    row = SETTINGS["stop_timeout"]
+    if number <= 3600:
+        assert row.read(str(number), "stop-timeout", "test") == float(number)
+    else:
+        with pytest.raises(ConfigError):
+            row.read(str(number), "stop-timeout", "test")

@@ -1,0 +1,85 @@
+"""The fake LINE API that the other tests send to: LINE's own SDK has to take it for LINE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from linebot.v3 import messaging as sdk
+from linebot.v3.messaging.exceptions import ApiException, UnauthorizedException
+
+from tests.fake_line import FakeLineProcess
+from tests.samples import line
+
+RETRY_KEY = "123e4567-e89b-42d3-a456-426614174000"
+HELLO = sdk.TextMessage(text="hello")
+
+
+def client(fake: FakeLineProcess, token: str = line.ACCESS_TOKEN) -> sdk.ApiClient:
+    return sdk.ApiClient(sdk.Configuration(host=fake.address, access_token=token))
+
+
+@pytest.fixture
+def api(fake_line: FakeLineProcess) -> Iterator[sdk.MessagingApi]:
+    with client(fake_line) as opened:
+        yield sdk.MessagingApi(opened)
+
+
+def reply(api: sdk.MessagingApi, token: str, *messages: sdk.Message) -> sdk.ReplyMessageResponse:
+    return api.reply_message(sdk.ReplyMessageRequest(replyToken=token, messages=list(messages or [HELLO])))
+
+
+def test_the_sdk_replies_and_pushes(api: sdk.MessagingApi, fake_line: FakeLineProcess) -> None:
+    sticker = sdk.StickerMessage(packageId="446", stickerId="1988")
+    assert len(reply(api, "token 1", HELLO, sticker).sent_messages) == 2
+    api.push_message(sdk.PushMessageRequest(to=line.ANNA, messages=[HELLO]), x_line_retry_key=RETRY_KEY)
+    first, second = fake_line.requests()
+    assert (first["path"], first["status"]) == ("/v2/bot/message/reply", 200)
+    assert first["body"]["replyToken"] == "token 1"
+    assert [message["type"] for message in first["body"]["messages"]] == ["text", "sticker"]
+    assert (second["path"], second["status"]) == ("/v2/bot/message/push", 200)
+    assert (second["body"]["to"], second["retry_key"]) == (line.ANNA, RETRY_KEY)
+
+
+def test_a_reply_token_works_once(api: sdk.MessagingApi) -> None:
+    reply(api, "token")
+    with pytest.raises(ApiException) as raised:
+        reply(api, "token")
+    assert raised.value.status == 400
+    assert "invalid reply token" in raised.value.body
+
+
+def test_a_refused_reply_leaves_its_token_unused(api: sdk.MessagingApi) -> None:
+    with pytest.raises(ApiException):
+        reply(api, "token", sdk.TextMessage(text=""))
+    reply(api, "token")
+
+
+def test_a_retry_key_works_once(api: sdk.MessagingApi) -> None:
+    push = sdk.PushMessageRequest(to=line.ANNA, messages=[HELLO])
+    api.push_message(push, x_line_retry_key=RETRY_KEY)
+    with pytest.raises(ApiException) as raised:
+        api.push_message(push, x_line_retry_key=RETRY_KEY)
+    assert raised.value.status == 409
+
+
+def test_another_access_token_is_refused(fake_line: FakeLineProcess) -> None:
+    with client(fake_line, "another token") as opened, pytest.raises(UnauthorizedException):
+        reply(sdk.MessagingApi(opened), "token")
+    assert fake_line.requests()[0]["status"] == 401
+
+
+def test_more_than_five_messages_are_refused(fake_line: FakeLineProcess, api: sdk.MessagingApi) -> None:
+    unchecked = sdk.ReplyMessageRequest.construct(reply_token="token", messages=[HELLO] * 6)
+    with pytest.raises(ApiException) as raised:
+        api.reply_message(unchecked)
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_it_fails_when_ordered_to_and_only_then(fake_line: FakeLineProcess, api: sdk.MessagingApi, status: int) -> None:
+    fake_line.order({"status": status})
+    with pytest.raises(ApiException) as raised:
+        reply(api, "token")
+    assert raised.value.status == status
+    reply(api, "token")

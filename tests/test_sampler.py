@@ -1,0 +1,116 @@
+"""The sampler's line: whole, true, and measured anew each time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from gbot.sampler import LAG_PROBE_S, Load, Sampler
+from tests.rig import burn, wait_until
+
+
+class Server:
+    """What a sampler is told of; the test changes it."""
+
+    def __init__(self) -> None:
+        self.finished = 0
+
+    def load(self) -> Load:
+        return Load(
+            running=3,
+            pool_size=5000,
+            waiting=12,
+            pool_greenlets=17,
+            connections=4,
+            events_finished=self.finished,
+            deliveries_refused=2,
+        )
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def sampler(server: Server) -> Iterator[Sampler]:
+    made = Sampler(server.load, 60)
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_the_line_has_every_figure(sampler: Sampler) -> None:
+    line = sampler.sample().line()
+    assert re.fullmatch(
+        r"handlers 3/5000 running, 12 waiting; greenlets 18; events \d+/s; connections 4; "
+        r"CPU \d+ % \(cores \d+( \d+)*\); RSS \d+ MiB; hub lag \d+ ms; files \d+/\d+; refused 2",
+        line,
+    )
+
+
+def test_figures_of_the_process_are_true(sampler: Sampler) -> None:
+    before = sampler.sample()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    assert before.rss_bytes == pytest.approx(pages * resource.getpagesize(), rel=0.1)
+    assert len(before.cores_percent) == os.cpu_count()
+    assert before.open_files_max == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(10)]
+    after = sampler.sample()
+    for file in opened:
+        os.close(file)
+    assert after.open_files == before.open_files + 10
+
+
+def test_greenlets_of_whoever_started_them_are_counted(sampler: Sampler) -> None:
+    before = sampler.sample().greenlets
+    sleepers = [gevent.spawn(gevent.sleep, 30) for _ in range(5)]
+    assert sampler.sample().greenlets == before + 5
+    gevent.killall(sleepers)
+    wait_until(lambda: sampler.sample().greenlets == before)
+
+
+def test_rates_are_since_the_look_before(sampler: Sampler, server: Server) -> None:
+    sampler.sample()
+    server.finished += 1000
+    gevent.sleep(0.1)
+    rate = sampler.sample().events_per_s
+    assert 1000 < rate <= 10_100
+    assert sampler.sample().events_per_s == 0
+
+
+def test_a_handler_that_computes_shows_as_hub_lag_and_cpu(sampler: Sampler) -> None:
+    gevent.sleep(LAG_PROBE_S)
+    sampler.sample()
+    burn(0.4)
+    gevent.sleep(LAG_PROBE_S / 2)
+    sample = sampler.sample()
+    assert 0.2 < sample.hub_lag_s < 2
+    assert sample.cpu_percent > 20
+    gevent.sleep(LAG_PROBE_S * 2)
+    assert sampler.sample().hub_lag_s < 0.2
+
+
+def test_lines_are_logged_until_it_is_stopped(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    sampler = Sampler(server.load, 0.01)
+    with caplog.at_level(logging.INFO, "gbot.sampler"):
+        sampler.start()
+        wait_until(lambda: len(caplog.records) >= 3)
+        sampler.stop()
+        count = len(caplog.records)
+        gevent.sleep(0.05)
+    assert len(caplog.records) == count
+    assert all(record.getMessage().startswith("handlers 3/5000 running") for record in caplog.records)
+
+
+def test_stopping_what_never_started_is_harmless(server: Server) -> None:
+    sampler = Sampler(server.load, 10)
+    sampler.stop()
+    sampler.stop()
