@@ -13,7 +13,7 @@ from measuring import LOCALHOST, ROOT, Unavailable, command_output, say
 PEERS = ROOT / "bench" / "peers"
 FASTIFY = PEERS / "fastify"
 DISTRIBUTIONS = {
-    "gbot": ["gbot", "gevent", "greenlet", "falcon", "httptools", "orjson"],
+    "gbot": ["gbot", "gevent", "greenlet", "falcon", "httptools", "msgspec"],
     "fastapi": ["fastapi", "starlette", "pydantic", "uvicorn", "uvloop", "httptools"],
     "falcon-gunicorn": ["falcon", "gunicorn", "gevent", "greenlet"],
     "echo-floor": ["gevent", "greenlet"],

@@ -6,7 +6,7 @@ from gevent import monkey
 gevent.config.track_greenlet_tree = False  # costs a dictionary and a stack walk for every greenlet
 monkey.patch_all()
 
-from gbot.cli import main  # noqa: E402 - after the patching
+from gbot.cli import run  # noqa: E402 - after the patching
 
 if __name__ == "__main__":
-    main(prog_name="gbot")
+    run()

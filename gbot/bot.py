@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from gbot.errors import ApiUnavailable, BotError, ReplyRefused, ResultUnknown
+from gbot.errors import ApiUnavailable, BotError, ReplyRefused, ResultUnknown, SendError
 from gbot.event import Event, Message
 
 Handler = Callable[..., object]
@@ -83,18 +83,21 @@ class Context:
         """
         if self._replied:
             raise ReplyRefused("this event has been replied to, and its reply token works once; use ctx.push")
+        sending = Message.all_of(messages)
+        self._replied = True  # before the wait: another greenlet of the handler may try as well
         try:
-            self._sender.reply(self.event, Message.all_of(messages))
+            self._sender.reply(self.event, sending)
         except (ResultUnknown, ApiUnavailable):
-            self._replied = True
             raise
-        self._replied = True
+        except SendError:
+            self._replied = False
+            raise
 
     def push(self, *messages: object, to: str | None = None) -> None:
         """Send to where the event came from, or to ``to`` (a user, group or room id of the same platform).
 
-        Raises MessageRefused (wrong shape), ReplyRefused (nowhere to send to), ApiError. Repeating a push inside
-        one request is safe: each carries a retry key of its own.
+        Raises MessageRefused (wrong shape), ReplyRefused (nowhere to send to), ApiError. Calling it again
+        after ResultUnknown may send twice: each call is a message of its own.
         """
         conversation = self.event.conversation
         address = to if to is not None else conversation.id if conversation else None
@@ -175,7 +178,7 @@ class Bot:
         return handler
 
     def error(self, handler: ErrorHandler) -> ErrorHandler:
-        """Called with (ctx, error) when a handler fails, after the error has been logged."""
+        """Called with (ctx, error) when a handler fails, after the error has been logged; not when its time is over."""
         if self._error_handler is not None:
             raise BotError(f"@bot.error is {_name(self._error_handler)} already; there can be one")
         _check_call(handler, "@bot.error", ("ctx", "error"))

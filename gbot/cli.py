@@ -49,8 +49,18 @@ def setting_options(command: F) -> F:
 
 def _epilog() -> str:
     secrets = [row for row in SETTINGS.values() if not row.has_flag]
-    rows = "\n".join(f"  {row.variable}\n      {_help(row)}" for row in secrets)
+    rows = "\n".join(f"  {row.variable} ({row.key} in the file)\n      {_help(row)}" for row in secrets)
     return f"\b\nOnly in the environment or the file, never on the command line:\n{rows}"
+
+
+def run() -> None:
+    """The program: ``main`` with every refusal of the command line in one line."""
+    try:
+        main.main(prog_name="gbot", standalone_mode=False)
+    except click.ClickException as error:
+        _fail(Exception(f"{error.format_message()} See gbot --help, or gbot COMMAND --help."), EXIT_SETTING)
+    except click.Abort:
+        sys.exit(EXIT_START)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -59,7 +69,7 @@ def main() -> None:
     """gbot takes the webhooks of chat platforms and runs your bot's handlers."""
 
 
-@main.command(epilog=_epilog())
+@main.command(epilog=_epilog(), short_help="Run a bot behind a webhook server.")
 @click.argument("app", default=DEFAULT_APP, metavar="[APP]")
 @click.option(
     "--config", "config_file", metavar="FILE", envvar=CONFIG_VARIABLE, help="TOML file with settings, named as below."
@@ -86,7 +96,7 @@ def serve(app: str, config_file: str | None, **flags: str | None) -> None:
         _fail(error, EXIT_START)
 
 
-@main.command()
+@main.command(short_help="List the handlers of a bot.")
 @click.argument("app", default=DEFAULT_APP, metavar="[APP]")
 def routes(app: str) -> None:
     """List the handlers of the bot APP in the order in which they are tried."""

@@ -88,11 +88,15 @@ def _words(*known: str) -> Kind:
 def _secrets(count_max: int) -> Kind:
     def read(text: str) -> tuple[str, ...]:
         secrets = tuple(secret.strip() for secret in text.split(",") if secret.strip())
-        if not 1 <= len(secrets) <= count_max or not all(secret.isprintable() for secret in secrets):
+        if not 1 <= len(secrets) <= count_max or not all(re.fullmatch(r"[!-~]+", secret) for secret in secrets):
             raise ValueError
         return secrets
 
-    expected = "one secret" if count_max == 1 else f"one secret, or {count_max} separated by a comma while rotating"
+    expected = (
+        "one secret of printable ASCII characters"
+        if count_max == 1
+        else f"one secret, or {count_max} separated by a comma while rotating"
+    )
     return Kind(expected, read, "SECRET")
 
 
@@ -143,6 +147,11 @@ class Config:
     inbox: str = _setting(_choice("memory:"), "memory:", "Where accepted events rest; memory: is lost on a crash.")
     inbox_max: int = _setting(
         _integer(1, 10_000_000), 100_000, "How many events may wait or run; above it deliveries get 503."
+    )
+    inbox_bytes_max: int = _setting(
+        _integer(1024, 2**40, "BYTES"),
+        64 * 1024 * 1024,
+        "How many bytes of deliveries may wait or run; above it deliveries get 503.",
     )
     body_bytes_max: int = _setting(
         _integer(1024, 100 * 1024 * 1024, "BYTES"), 1024 * 1024, "The largest delivery taken, in bytes."
@@ -201,7 +210,12 @@ class Setting:
             self.refuse(text, written_as, source)
 
     def refuse(self, given: object, written_as: str, source: str) -> NoReturn:
-        shown = "a value that is not shown because it is secret" if self.is_secret else repr(given)
+        if self.is_secret and given == "":
+            shown = "nothing"
+        elif self.is_secret or "@" in str(given):
+            shown = "a value that is not shown because it is secret, or may hold a password"
+        else:
+            shown = repr(given)
         raise ConfigError(written_as, self.kind.expected, shown, source)
 
 
@@ -230,14 +244,14 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str], file: Path
     """
     values = _from_file(file) if file is not None else {}
     for row in SETTINGS.values():
-        if row.variable in environ:
+        if row.variable in environ and not _is_service_link(environ[row.variable]):
             values[row.name] = row.read(environ[row.variable], row.variable, "the environment")
         given = flags.get(row.name)
         if given is not None:
             values[row.name] = row.read(given, "--" + row.key, "the command line")
     config = Config(**values)
     _check_together(config)
-    return config, _unknown_variables(environ)
+    return config, [*_unknown_variables(environ), *_odd_combinations(config)]
 
 
 def _check_together(config: Config) -> None:
@@ -249,6 +263,18 @@ def _check_together(config: Config) -> None:
         raise ConfigError(
             SETTINGS["line_channel_secret"].variable, "a secret, because line is to be served", "nothing", "no source"
         )
+
+
+def _odd_combinations(config: Config) -> list[str]:
+    """Settings that are right by themselves and make little sense together."""
+    odd = []
+    if config.line_channel_access_token and not config.line_channel_secret:
+        odd.append("A LINE access token is set, but no LINE channel secret: LINE is not served")
+    if config.inbox_max < config.pool:
+        odd.append(f"inbox-max is below pool: no more than {config.inbox_max} handlers will run at once")
+    if config.inbox_bytes_max < config.body_bytes_max:
+        odd.append(f"inbox-bytes-max is below body-bytes-max: deliveries of {config.inbox_bytes_max} bytes at most")
+    return odd
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -286,12 +312,22 @@ def _known(name: str, names: list[str]) -> str:
     return f"the name of a setting, perhaps {close[0]}" if close else "the name of a setting; see gbot serve --help"
 
 
+def _is_service_link(value: str) -> bool:
+    """Kubernetes sets GBOT_PORT=tcp://10.0.0.1:4000 in every pod beside a service named gbot."""
+    return value.startswith(("tcp://", "udp://", "sctp://"))
+
+
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Variables that begin like ours and are not. Only a warning: Kubernetes sets some for a service named gbot."""
     known = [*(row.variable for row in SETTINGS.values()), CONFIG_VARIABLE]
-    return [
-        f"{name} in the environment is no setting of gbot" + (f"; perhaps {close[0]} was meant" if close else "")
+    unknown = [
+        name
         for name in sorted(environ)
-        if name.startswith(ENV_PREFIX) and name not in known
-        for close in [difflib.get_close_matches(name, known, 1)]
+        if name.startswith(ENV_PREFIX) and (name not in known or _is_service_link(environ[name]))
     ]
+    return [f"{name} in the environment is no setting of gbot{_perhaps(name, known)}" for name in unknown]
+
+
+def _perhaps(name: str, known: list[str]) -> str:
+    close = [candidate for candidate in difflib.get_close_matches(name, known, 1) if candidate != name]
+    return f"; perhaps {close[0]} was meant" if close else ""

@@ -71,10 +71,12 @@ class Execution:
         self._running += 1
         try:
             outcome = self._attempt(entry, seat)
-        except HandlerTimeout:  # the two that can come while a failure is being logged
+        except HandlerTimeout:  # this and what follows: came while a failure was being logged
             outcome = TIMED_OUT
         except GreenletExit:
             outcome = RELEASED
+        except BaseException as error:
+            outcome = Outcome(State.DEAD, type(error).__name__)
         self._running -= 1
         self._finished += 1
         self._inbox.settle(entry, outcome)

@@ -43,14 +43,15 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     number: int
     event: Event
+    size_bytes: int  # its share of the delivery's body
 
 
 @dataclass(frozen=True, slots=True)
 class InboxStatistics:
-    """``held`` and ``held_max`` are of this moment, the rest counts since the start."""
+    """``held`` and ``held_bytes`` are of this moment, the rest counts since the start."""
 
     held: int
-    held_max: int
+    held_bytes: int
     accepted: int
     refused: int
     settled: dict[State, int]
@@ -59,8 +60,12 @@ class InboxStatistics:
 class Inbox(Protocol):
     """Where accepted events rest."""
 
-    def put(self, events: Sequence[Event]) -> list[Entry]:
-        """Accept all of these events and return their entries in the same order; raise InboxFull to accept none."""
+    def put(self, events: Sequence[Event], body_bytes: int) -> list[Entry]:
+        """Accept all events of a delivery and return their entries in the same order, or accept none.
+
+        ``body_bytes`` is the length of the delivery's body. Raises InboxFull, or DeliveryTooLarge for more events than
+        would ever fit.
+        """
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         """The run of this entry has ended. Called exactly once for each entry."""

@@ -28,7 +28,9 @@ def load_bot(app: str) -> Bot:
             raise _wrong(expected, f"{module_name}, which is not there") from error
         why = f"needs {error.name}: not installed" if error.name else f"fails with {_where(error)}"
         raise _wrong("a module that can be imported", f"{module_name}, which {why}") from error
-    except (Exception, SystemExit) as error:  # a script that ends itself would otherwise end gbot without a word
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also SystemExit: a script that ends itself would end gbot without a word
         raise _wrong("a module that can be imported", f"{module_name}, which fails with {_where(error)}") from error
     found = getattr(module, attribute, None)
     if isinstance(found, Bot):

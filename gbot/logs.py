@@ -9,6 +9,8 @@ import re
 import sys
 import time
 
+from gevent import monkey
+
 CONTEXT_FIELDS = ("platform", "event_id")
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -75,4 +77,6 @@ def warn_at_once(sentence: str) -> None:
     """A warning from a signal handler, past Python's buffers: the signal may have come while one was in use."""
     [handler] = logging.getLogger().handlers
     record = logging.LogRecord("gbot", logging.WARNING, __file__, 0, sentence, (), None)
-    os.write(sys.stderr.fileno(), (handler.format(record) + "\n").encode("utf-8", "backslashreplace"))
+    select = monkey.get_original("select", "select")
+    if select([], [sys.stderr], [], 0)[1]:  # nobody may be reading, and this must not wait
+        os.write(sys.stderr.fileno(), (handler.format(record) + "\n").encode("utf-8", "backslashreplace"))

@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the server's parts report to the sampler."""
+    """What the server's parts report: events and refused requests since the start, the rest of this moment."""
 
     running: int
     pool_size: int
@@ -32,7 +32,10 @@ class Load:
     pool_greenlets: int
     connections: int
     events_finished: int
-    deliveries_refused: int
+    events_failed: int
+    events_timed_out: int
+    events_unhandled: int
+    requests_refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ class Sample:
             f"greenlets {self.greenlets}; events {self.events_per_s:.0f}/s; connections {load.connections}; "
             f"CPU {self.cpu_percent:.0f} % (cores {cores}); RSS {self.rss_bytes / MIB:.0f} MiB; "
             f"hub lag {self.hub_lag_s * 1000:.0f} ms; files {self.open_files}/{self.open_files_max}; "
-            f"refused {load.deliveries_refused}"
+            f"since start: failed {load.events_failed}, timed out {load.events_timed_out}, "
+            f"unhandled {load.events_unhandled}, refused requests {load.requests_refused}"
         )
 
 

@@ -43,6 +43,7 @@ class Intake:
         self._submit = submit
         self._body_bytes_max = body_bytes_max
         self.draining = False
+        self.refusals = RefusalLog()
 
     def drain(self) -> None:
         self.draining = True
@@ -58,7 +59,7 @@ class Intake:
         events = platform.parse(body)
         if len(events) > EVENTS_PER_DELIVERY_MAX:
             raise DeliveryTooLarge(f"A delivery may hold {EVENTS_PER_DELIVERY_MAX} events.")
-        self._submit(self._inbox.put(events))
+        self._submit(self._inbox.put(events, len(body)))
 
     def _read(self, req: falcon.Request) -> bytes:
         """The raw body; reads one byte more than the bound to know whether it is over. Raises DeliveryTooLarge."""
@@ -128,7 +129,8 @@ def application(platforms: Sequence[Platform], intake: Intake) -> WsgiApp:
         app.add_route(callback_path(platform), Callback(platform, intake))
     app.add_route("/", Front([callback_path(platform) for platform in platforms]))
     app.add_route("/healthz", Health(intake))
-    app.add_error_handler(DeliveryError, _error_handler(RefusalLog()))
+    app.add_error_handler(DeliveryError, _error_handler(intake.refusals))
+    app.add_error_handler(Exception, _answer_internal_error)
     app.set_error_serializer(_serialize_http_error)
     return app
 
@@ -139,10 +141,12 @@ class RefusalLog:
     INTERVAL_S = 10.0
 
     def __init__(self) -> None:
+        self.total = 0
         self._next_line: dict[str, float] = {}
         self._unlogged: dict[str, int] = {}
 
     def note(self, path: str, error: DeliveryError, now: float) -> None:
+        self.total += 1
         word = error.word
         if now < self._next_line.get(word, 0.0):
             self._unlogged[word] = self._unlogged.get(word, 0) + 1
@@ -168,6 +172,15 @@ def _error_handler(refusals: RefusalLog) -> Callable[..., None]:
             resp.set_header("Retry-After", str(error.retry_after))
 
     return answer
+
+
+def _answer_internal_error(
+    req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, object]
+) -> None:
+    """A mistake of gbot's own: to the log, in its format, instead of Falcon's text on standard error."""
+    log.error("Failed on %s %r", req.method, req.path, exc_info=error)
+    resp.status = 500
+    resp.data = msgspec.json.encode({"error": "internal_error", "detail": "The server failed; its log says why."})
 
 
 HTTP_WORDS = {404: "not_found", 405: "method_not_allowed"}

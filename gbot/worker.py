@@ -5,29 +5,23 @@
     start:  bot → inbox → execution → dispatcher → intake → Falcon → listener → server → sampler
     stop:   intake refuses (503) → server closes listener and idle connections → dispatcher drains → server drains
 
-The first SIGTERM or SIGINT begins the stop; a second one ends the process at once, even when a handler never waits.
+The first SIGTERM or SIGINT begins the stop; a second one, or the stop timeout when a handler never waits, ends the
+process at once.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
+import atexit
 import logging
 import os
-import resource
 import signal
-import socket as stdlib_socket
-import ssl
-import stat
-import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import gevent
 import gevent.event
-import gevent.socket
 from gevent import monkey
 
 from gbot import logs
@@ -39,26 +33,32 @@ from gbot.execution import Execution
 from gbot.http_parser import Bounds
 from gbot.httpd import HttpSettings, Server
 from gbot.inbox import Inbox
+from gbot.inbox import State as Ended
 from gbot.inboxes.memory import MemoryInbox
+from gbot.listener import listen, load_tls
 from gbot.loader import load_bot
 from gbot.outbound.sender import ApiSender, ConsoleSender
 from gbot.outbound.transport import Transport
 from gbot.platform import Platform
 from gbot.platforms.line import LinePlatform
 from gbot.platforms.plain import PlainPlatform
+from gbot.process import (
+    collect_garbage_calmly,
+    flush_stdout,
+    flush_stdout_regularly,
+    log_stray_errors,
+    possible_connections,
+    raise_file_limit,
+)
 from gbot.sampler import Load, Sampler
 from gbot.webhook import Intake, application, callback_path
 from gbot.wsgi import WsgiApp
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 4096  # connections that wait in the kernel; capped by net.core.somaxconn
-FILES_RESERVED = 256  # descriptors kept for everything that is not a client's connection
-STDOUT_FLUSH_INTERVAL_S = 1.0
 HTTP_DRAIN_S = 2.0  # for answers still being written when the handlers have ended
+STOP_OVERTIME_S = 6.0  # what the steps of a stop may take beside the handlers
 API_CONNECTIONS_MAX = 1000
-GC_THRESHOLDS = (20_000, 5, 1_000_000)  # the last one: full collections come by the clock instead
-GC_FULL_INTERVAL_S = 60.0
 
 
 def build_platforms(config: Config) -> list[Platform]:
@@ -82,7 +82,7 @@ def build_sender(platform: Platform, config: Config) -> Sender:
 
 def build_inbox(config: Config) -> Inbox:
     """The implementation that the URL names."""
-    return MemoryInbox(config.inbox_max)
+    return MemoryInbox(config.inbox_max, config.inbox_bytes_max)
 
 
 class Engine:
@@ -97,27 +97,34 @@ class Engine:
         self.intake = Intake(self.inbox, self.dispatcher.submit, config.body_bytes_max)
         self.app = application(self.platforms, self.intake)
 
+    def drain_at_exit(self, stop_timeout: float) -> None:
+        """For servers that do not drain handlers themselves: let them finish, and say what was left."""
+        self.intake.drain()
+        log_left(self.dispatcher.drain(time.monotonic() + stop_timeout), "Stopped")
+
 
 class Worker:
     """One serving process."""
 
     def __init__(self, config: Config, bot: Bot) -> None:
         self._config = config
+        log_stray_errors()
         raise_file_limit()
-        tls = load_tls(config)
-        self._listener = listen(config)
         self._engine = Engine(config, bot)
-        settings = HttpSettings(Bounds(body_bytes_max=config.body_bytes_max), connections_max=connections_max(config))
-        self._server = Server(self._engine.app, [self._listener], settings, tls)
+        tls = load_tls(config.tls_cert, config.tls_key)
+        self._listener = listen(config.host, config.port)
+        settings = HttpSettings(
+            Bounds(body_bytes_max=config.body_bytes_max), connections_max=possible_connections(config.connections_max)
+        )
+        self._server = Server(self._engine.app, [self._listener.socket], settings, tls)
         self._sampler = Sampler(self._load, config.sample_interval)
         self._stop_asked = gevent.event.Event()
         self._signals = 0
 
     def run(self) -> None:
         """Serve until told to stop, then drain. Returns when everything has stopped."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(number, self._on_signal)
-        self._address = describe(self._listener, self._config)  # a stopped listener has no address any more
         if self._config.sample_interval:
             self._sampler.start()  # first: it counts the greenlets that are started from then on
         self._server.start()
@@ -127,11 +134,15 @@ class Worker:
         self._stop()
         gevent.killall(housekeeping)
         flush_stdout()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+            signal.signal(number, signal.SIG_IGN)  # it has stopped: another one must not change the exit code
 
     def _announce(self) -> None:
-        config = self._config
+        config, address = self._config, self._listener.address
+        if not address.startswith("unix:"):
+            address = f"https://{address}" if config.tls_cert else f"http://{address}"
         for platform in self._engine.platforms:
-            log.info("Taking %s deliveries at %s%s", platform.name, self._address, callback_path(platform))
+            log.info("Taking %s deliveries at %s%s", platform.name, address, callback_path(platform))
         log.info(
             "Up to %d handlers at once, %d events held in %s; stop with SIGTERM or Ctrl-C",
             config.pool,
@@ -139,16 +150,17 @@ class Worker:
             config.inbox,
         )
         names = [platform.name for platform in self._engine.platforms]
-        if "plain" in names and not is_loopback(config.host):
-            log.warning("The plain platform has no signature: whoever reaches %s can make this bot act", self._address)
+        if "plain" in names and not self._listener.is_loopback:
+            log.warning("The plain platform has no signature: whoever reaches %s can make this bot act", address)
         if "line" in names and not config.line_channel_access_token:
             log.warning("GBOT_LINE_CHANNEL_ACCESS_TOKEN is not set: handlers cannot reply or push")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Runs between two bytecodes of whatever runs, even of a handler that never waits."""
+        """Runs between two bytecodes of whatever runs, even of a handler that never waits: then the alarm ends it."""
         self._signals += 1
-        if self._signals > 1:
+        if number == signal.SIGALRM or self._signals > 1:
             self._stop_at_once()
+        signal.setitimer(signal.ITIMER_REAL, self._config.stop_timeout + STOP_OVERTIME_S)
         gevent.get_hub().loop.run_callback_threadsafe(self._stop_asked.set)
 
     def _stop_at_once(self) -> NoReturn:
@@ -157,7 +169,7 @@ class Worker:
             statistics = self._engine.dispatcher.statistics()
             left = Leftovers(statistics.running, statistics.waiting)
             logs.warn_at_once(left_sentence(left, "Stopped at once"))
-            remove_socket_file(self._config)
+            self._listener.remove_file()
         finally:
             os._exit(0)
 
@@ -167,15 +179,16 @@ class Worker:
         log.info("Stopping: no new events; handlers get %g s to finish", self._config.stop_timeout)
         self._engine.intake.drain()
         self._server.stop()
+        self._listener.remove_file()
         left = self._engine.dispatcher.drain(deadline)
         self._server.drain(time.monotonic() + HTTP_DRAIN_S)
         self._sampler.stop()
-        remove_socket_file(self._config)
-        log.log(logging.WARNING if left.running or left.waiting else logging.INFO, "%s", left_sentence(left, "Stopped"))
+        log_left(left, "Stopped")
 
     def _load(self) -> Load:
         dispatcher = self._engine.dispatcher.statistics()
         http = self._server.statistics()
+        settled = self._engine.inbox.statistics().settled
         return Load(
             running=dispatcher.running,
             pool_size=dispatcher.pool_size,
@@ -183,7 +196,10 @@ class Worker:
             pool_greenlets=dispatcher.greenlets,
             connections=http.connections,
             events_finished=dispatcher.finished,
-            deliveries_refused=http.refused,
+            events_failed=settled[Ended.DEAD],
+            events_timed_out=settled[Ended.TIMED_OUT],
+            events_unhandled=settled[Ended.UNHANDLED],
+            requests_refused=http.refused + self._engine.intake.refusals.total,
         )
 
 
@@ -197,145 +213,24 @@ def left_sentence(left: Leftovers, how: str) -> str:
     )
 
 
+def log_left(left: Leftovers, how: str) -> None:
+    log.log(logging.WARNING if left.running or left.waiting else logging.INFO, "%s", left_sentence(left, how))
+
+
 def wsgi(app: str) -> WsgiApp:
     """The WSGI application alone, for other servers: ``gunicorn -k gevent "gbot.worker:wsgi('mybot:bot')"``.
 
-    Settings come from the environment and the file that GBOT_CONFIG names. Raises ConfigError.
+    Settings come from the environment and the file that GBOT_CONFIG names. Raises ConfigError, and StartError where
+    gevent has not patched the standard library: handlers would never run.
     """
+    if not monkey.is_module_patched("socket"):
+        raise StartError("the webhook needs a server that runs on gevent, such as gunicorn -k gevent without --preload")
     file = os.environ.get(CONFIG_VARIABLE)
     config, warnings = load({}, os.environ, Path(file) if file else None)
+    if not logging.getLogger().handlers:
+        logs.configure(config.log_format, config.log_level)
     for sentence in warnings:
         logs.warn(sentence)
-    return Engine(config, load_bot(app)).app
-
-
-# What the machine has to give.
-
-
-def raise_file_limit() -> None:
-    """Use as many descriptors as the hard limit allows: every connection needs one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def connections_max(config: Config) -> int:
-    """As configured, or what the open-file limit leaves for it."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    possible = max(1, limit - FILES_RESERVED)
-    if config.connections_max > possible:
-        log.warning(
-            "The open-file limit is %d: %d connections at once instead of %d", limit, possible, config.connections_max
-        )
-    return min(config.connections_max, possible)
-
-
-def load_tls(config: Config) -> ssl.SSLContext | None:
-    """Raises StartError when the certificate or key cannot be used."""
-    if config.tls_cert is None or config.tls_key is None:
-        return None
-    for path in (config.tls_cert, config.tls_key):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as error:
-            raise StartError(f"cannot read {path}: {error.strerror}") from error
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key, password="")  # or it would ask for one at the terminal
-    except ssl.SSLError as error:
-        raise StartError(
-            f"{config.tls_cert} and {config.tls_key} are not a PEM certificate and its key without a password: "
-            f"{error.reason or error}"
-        ) from error
-    return context
-
-
-def listen(config: Config) -> gevent.socket.socket:
-    """A listening socket where the configuration says. Raises StartError."""
-    try:
-        if config.host.startswith("unix:"):
-            return _listen_unix(config.host.removeprefix("unix:"))
-        family, address = _resolve(config.host, config.port)
-        listener = gevent.socket.socket(family, stdlib_socket.SOCK_STREAM)
-        listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
-        if family == stdlib_socket.AF_INET6:
-            listener.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, config.host != "::")
-        listener.bind(address)
-        listener.listen(BACKLOG)
-        return listener
-    except OSError as error:
-        where = config.host if config.host.startswith("unix:") else f"{config.host} port {config.port}"
-        raise StartError(f"cannot listen on {where}: {error.strerror or error}") from error
-
-
-def _resolve(host: str, port: int) -> tuple[int, Any]:
-    """The first address of a name. Asks the blocking resolver: nothing runs yet, and gevent's would leave threads."""
-    getaddrinfo = monkey.get_original("socket", "getaddrinfo")
-    found = getaddrinfo(host, port, type=stdlib_socket.SOCK_STREAM, flags=stdlib_socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    return family, address
-
-
-def _listen_unix(path: str) -> gevent.socket.socket:
-    """Replaces the socket file of a server that is gone, never one that answers."""
-    listener = gevent.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
-    if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
-        os.unlink(path)
-    listener.bind(path)
-    listener.listen(BACKLOG)
-    return listener
-
-
-def _answers(path: str) -> bool:
-    with gevent.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(path) == 0
-
-
-def remove_socket_file(config: Config) -> None:
-    if config.host.startswith("unix:"):
-        with contextlib.suppress(FileNotFoundError):  # somebody was quicker
-            os.unlink(config.host.removeprefix("unix:"))
-
-
-def describe(listener: gevent.socket.socket, config: Config) -> str:
-    """The address as one would type it into a client."""
-    if listener.family == stdlib_socket.AF_UNIX:
-        return config.host
-    host, port = listener.getsockname()[:2]
-    scheme = "https" if config.tls_cert else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    return host.startswith(("127.", "unix:")) or host in ("localhost", "::1")
-
-
-def collect_garbage_calmly() -> None:
-    """Take what start-up made out of the cyclic collector's way, and look at everything only once a minute.
-
-    Events, requests and responses are freed by reference counting; the collector is there for what authors make. By
-    its own rules it would look at all objects again and again while many handlers wait, 100 ms each time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    while True:
-        gevent.sleep(GC_FULL_INTERVAL_S)
-        gc.collect()
-
-
-def flush_stdout_regularly() -> None:
-    """What handlers print reaches a pipe or a file within a second, without a write for every line."""
-    while True:
-        gevent.sleep(STDOUT_FLUSH_INTERVAL_S)
-        flush_stdout()
-
-
-def flush_stdout() -> None:
-    """Whoever read it may have gone away; that is no reason to stop serving."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        log.warning("What handlers print goes nowhere: %s", error.strerror)
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    engine = Engine(config, load_bot(app))
+    atexit.register(engine.drain_at_exit, config.stop_timeout)
+    return engine.app

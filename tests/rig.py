@@ -25,7 +25,7 @@ class Ledger(MemoryInbox):
     """The memory inbox, with a list of what was settled."""
 
     def __init__(self, held_max: int) -> None:
-        super().__init__(held_max)
+        super().__init__(held_max, bytes_max=1_000_000)
         self.settled: list[tuple[Entry, Outcome]] = []
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
@@ -91,7 +91,7 @@ class Rig:
     def submit(self, *events: Event | str) -> None:
         """Hand these events over; a text stands for a text message of no conversation."""
         made = [text_event(given) if isinstance(given, str) else given for given in events]
-        self.dispatcher.submit(self.inbox.put(made))
+        self.dispatcher.submit(self.inbox.put(made, body_bytes=1))
 
     def settle_all(self, *events: Event | str) -> dict[str, State]:
         """Hand these events over and wait until all that was ever handed over is settled; the states by text."""

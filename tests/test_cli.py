@@ -67,7 +67,9 @@ def test_a_token_that_fits_in_no_header_is_not_shown() -> None:
 def test_a_secret_cannot_be_given_as_a_flag() -> None:
     program = gbot("serve", "--line-channel-secret", "hush")
     assert program.code == 2
-    assert program.stderr[-1] == "Error: No such option '--line-channel-secret'."
+    assert (
+        program.stderr[-1] == "gbot: No such option '--line-channel-secret'. See gbot --help, or gbot COMMAND --help."
+    )
 
 
 # ---- APP
@@ -158,14 +160,16 @@ def test_a_certificate_that_is_none_is_one_line(tmp_path: Path) -> None:
     broken.write_text("not a certificate")
     for pair in [(broken, key), (certificate, broken), (certificate, certificate), (key, key)]:
         line = refused(serve_tls(*pair), code=1)
-        assert f"{pair[0]} and {pair[1]} are not a PEM certificate and its key" in line
+        assert f"{pair[0]} and {pair[1]} are not a PEM certificate and the key that belongs to it" in line
 
 
 def test_a_key_of_another_certificate_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     certificate, _ = make_certificate(tmp_path, "-nodes")
     _, other_key = make_certificate(tmp_path / "other", "-nodes")
-    assert "are not a PEM certificate and its key" in refused(serve_tls(certificate, other_key), code=1)
+    assert "are not a PEM certificate and the key that belongs to it" in refused(
+        serve_tls(certificate, other_key), code=1
+    )
 
 
 def test_a_key_with_a_password_is_one_line(tmp_path: Path) -> None:

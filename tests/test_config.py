@@ -23,6 +23,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "platforms": [("line", ("line",)), ("plain", ("plain",)), ("plain, line,plain", ("plain", "line"))],
     "inbox": [("memory:", "memory:")] * 3,
     "inbox_max": [("1", 1), ("50", 50), ("10000000", 10_000_000)],
+    "inbox_bytes_max": [("1048576", 1_048_576), ("2000000", 2_000_000), ("1099511627776", 2**40)],
     "body_bytes_max": [("1024", 1024), ("65536", 65536), ("104857600", 104_857_600)],
     "connections_max": [("1", 1), ("64", 64), ("1000000", 1_000_000)],
     "handler_timeout": [("0", 0.0), ("0.1", 0.1), ("86400", 86400.0)],
@@ -44,6 +45,7 @@ BAD: dict[str, list[str]] = {
     "platforms": ["slack", "line plain", "line,slack", "LINE"],
     "inbox": ["", "memory", "sqlite:/x", "memory:x"],
     "inbox_max": ["", "0", "10000001", "1_000"],
+    "inbox_bytes_max": ["", "1023", "1099511627777", "64MB"],
     "body_bytes_max": ["", "1023", "104857601", "1MB"],
     "connections_max": ["", "0", "1000001"],
     "handler_timeout": ["", "0.05", "86401", "-1", "nan", "inf", "1e3", "5s", ".5"],
@@ -313,3 +315,32 @@ def test_seconds_are_taken_within_their_range(number: Any) -> None:
     else:
         with pytest.raises(ConfigError):
             row.read(str(number), "stop-timeout", "test")
+
+
+def test_what_kubernetes_sets_beside_a_service_named_gbot_is_left_alone() -> None:
+    environ = {"GBOT_PORT": "tcp://10.0.0.1:4000", "GBOT_SERVICE_HOST": "10.0.0.1"}
+    config, warnings = load({}, environ, None)
+    assert config.port == SETTINGS["port"].default
+    assert len(warnings) == 2
+    assert all("is no setting of gbot" in warning for warning in warnings)
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    assert "pa55" not in str(refusal(environ={"GBOT_LINE_API_BASE": "https://u:pa55@h/"}))
+
+
+def test_an_empty_secret_is_called_nothing() -> None:
+    assert "got nothing" in str(refusal(environ={"GBOT_LINE_CHANNEL_SECRET": ""}))
+
+
+@pytest.mark.parametrize(
+    ("environ", "word"),
+    [
+        ({"GBOT_LINE_CHANNEL_ACCESS_TOKEN": "token"}, "no LINE channel secret"),
+        ({"GBOT_INBOX_MAX": "10"}, "below pool"),
+        ({"GBOT_INBOX_BYTES_MAX": "2000"}, "below body-bytes-max"),
+    ],
+)
+def test_settings_that_make_little_sense_together_are_named(environ: dict[str, str], word: str) -> None:
+    _, [warning] = load({}, environ, None)
+    assert word in warning

@@ -43,7 +43,7 @@ class Bench:
         self.seat = Seat()
 
     def run(self, given: Event) -> Outcome:
-        [entry] = self.inbox.put([given])
+        [entry] = self.inbox.put([given], body_bytes=1)
         outcome = self.execution.run(entry, self.seat)
         assert self.inbox.settled[-1] == (entry, outcome)
         assert self.execution.statistics().running == 0
@@ -267,7 +267,7 @@ def test_a_stop_while_a_failure_is_being_logged_loses_nothing(
     failure: BaseException, stop: type[BaseException]
 ) -> None:
     bench = Bench(raising(failure), timeout_s=60)
-    [entry] = bench.inbox.put([text_event("x")])
+    [entry] = bench.inbox.put([text_event("x")], body_bytes=1)
     handler = WaitingHandler()
     logger = logging.getLogger("gbot.execution")
     logger.addHandler(handler)
@@ -294,7 +294,7 @@ def test_release_settles_without_a_run() -> None:
     bot = Bot()
     bot.default(lambda ctx: ran.append(ctx.text))
     bench = Bench(bot)
-    [entry] = bench.inbox.put([text_event("x")])
+    [entry] = bench.inbox.put([text_event("x")], body_bytes=1)
     bench.execution.release(entry)
     assert ran == []
     assert [outcome.state for _, outcome in bench.inbox.settled] == [State.RELEASED]

@@ -30,7 +30,10 @@ class Server:
             pool_greenlets=17,
             connections=4,
             events_finished=self.finished,
-            deliveries_refused=2,
+            events_failed=5,
+            events_timed_out=6,
+            events_unhandled=7,
+            requests_refused=2,
         )
 
 
@@ -51,7 +54,8 @@ def test_the_line_has_every_figure(sampler: Sampler) -> None:
     line = sampler.sample().line()
     assert re.fullmatch(
         r"handlers 3/5000 running, 12 waiting; greenlets 18; events \d+/s; connections 4; "
-        r"CPU \d+ % \(cores \d+( \d+)*\); RSS \d+ MiB; hub lag \d+ ms; files \d+/\d+; refused 2",
+        r"CPU \d+ % \(cores \d+( \d+)*\); RSS \d+ MiB; hub lag \d+ ms; files \d+/\d+; "
+        r"since start: failed 5, timed out 6, unhandled 7, refused requests 2",
         line,
     )
 

@@ -612,7 +612,7 @@ class Received:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.app = application([PlainPlatform()], Intake(MemoryInbox(100), self.entries.extend, 1024 * 1024))
+        self.app = application([PlainPlatform()], Intake(MemoryInbox(100, 10_000), self.entries.extend, 1024 * 1024))
 
 
 CALLBACK = b"POST /callback HTTP/1.1\r\nHost: bot.example\r\nContent-Type: application/json\r\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -37,7 +36,7 @@ class ConsoleSender:
     """Prints what would be sent: the plain platform has no API, and a first bot should be seen to answer."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+        self._stream = stream  # None: standard output, whatever it is at the moment
 
     def reply(self, event: Event, messages: Sequence[Message]) -> None:
         self._print("reply", messages)

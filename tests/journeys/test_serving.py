@@ -122,7 +122,7 @@ def test_a_handler_that_fails_costs_its_neighbours_nothing(shared: Served) -> No
 def test_when_as_much_waits_as_may_a_delivery_is_put_off(serve: Serve) -> None:
     served = serve(WORKING, "--inbox-max", "2", "--pool", "1")
     too_many = post_plain(served.address, "1,2,3")
-    assert (too_many.status, too_many.json["error"]) == (503, "inbox_full")
+    assert (too_many.status, too_many.json["error"]) == (413, "too_large")
     assert post_plain(served.address, "sleep 0.6,sleep 0.1").status == 200
     served.wait_for_output("sleeping")
     refused = post_plain(served.address, "not now")
@@ -431,6 +431,55 @@ def test_a_reader_of_the_output_that_goes_away_does_not_stop_the_server() -> Non
 
 
 # ---- other servers
+
+
+def test_events_that_gunicorn_leaves_running_finish_at_its_end(programs: list[Program]) -> None:
+    gunicorn = Program(
+        [
+            *(sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0", "--no-control-socket"),
+            f"gbot.worker:wsgi('{WORKING}')",
+        ],
+        {},
+    )
+    programs.append(gunicorn)
+    address = gunicorn.wait_for_line(r"Listening at: (http://127\.0\.0\.1:\d+)")[1]
+    assert post_plain(address, "sleep 1.5").status == 200
+    gunicorn.wait_for_output("sleeping")
+    assert gunicorn.stop() == 0
+    assert "slept" in gunicorn.stdout
+    gunicorn.wait_for_line("Nothing was left to do")
+
+
+def test_without_gevent_gunicorn_refuses_to_start(programs: list[Program]) -> None:
+    gunicorn = Program(
+        [
+            *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "--no-control-socket"),
+            f"gbot.worker:wsgi('{WORKING}')",
+        ],
+        {},
+    )
+    programs.append(gunicorn)
+    gunicorn.wait_for_line("needs a server that runs on gevent")
+
+
+def test_the_stop_timeout_ends_even_a_handler_that_never_waits(serve: Serve) -> None:
+    served = serve(WORKING, "--stop-timeout", "0")
+    post_plain(served.address, "burn")
+    served.wait_for_output("burning")
+    assert served.stop() == 0
+    served.wait_for_line("Stopped at once. Left: 1 running handlers were stopped")
+
+
+def test_a_new_server_takes_over_the_socket_of_one_that_drains(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "gbot.sock"
+    old = serve(WORKING, "--host", f"unix:{path}")
+    assert post_plain(old.address, "sleep 1").status == 200
+    old.wait_for_output("sleeping")
+    old.send(signal.SIGTERM)
+    eventually(lambda: not path.exists())
+    new = serve(WORKING, "--host", f"unix:{path}")
+    assert old.wait() == 0
+    assert post_plain(new.address, "hello").status == 200
 
 
 def test_gunicorn_serves_the_same(programs: list[Program], tmp_path: Path) -> None:

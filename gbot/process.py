@@ -1,0 +1,82 @@
+"""What a serving process needs of its surroundings: descriptors, memory, standard output, a place for stray errors."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import sys
+from types import TracebackType
+
+import gevent
+
+log = logging.getLogger(__name__)
+
+FILES_RESERVED = 64  # descriptors kept for everything that is not a client's connection
+STDOUT_FLUSH_INTERVAL_S = 1.0
+GC_THRESHOLDS = (20_000, 5, 1_000_000)  # the last one: full collections come by the clock instead
+GC_FULL_INTERVAL_S = 60.0
+
+
+def raise_file_limit() -> None:
+    """Use as many descriptors as the hard limit allows: every connection needs one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def possible_connections(wanted: int) -> int:
+    """As many as wanted, or what the open-file limit leaves for them."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    possible = max(limit // 2, limit - FILES_RESERVED)
+    if wanted > possible:
+        log.warning("The open-file limit is %d: %d connections at once instead of %d", limit, possible, wanted)
+    return min(wanted, possible)
+
+
+def collect_garbage_calmly() -> None:
+    """Take what start-up made out of the cyclic collector's way, and look at everything only once a minute.
+
+    Events, requests and responses are freed by reference counting; the collector is there for what authors make. By
+    its own rules it would look at all objects again and again while many handlers wait, 100 ms each time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    while True:
+        gevent.sleep(GC_FULL_INTERVAL_S)
+        gc.collect()
+
+
+def flush_stdout_regularly() -> None:
+    """What handlers print reaches a pipe or a file within a second, without a write for every line."""
+    while True:
+        gevent.sleep(STDOUT_FLUSH_INTERVAL_S)
+        flush_stdout()
+
+
+def flush_stdout() -> None:
+    """Whoever read it may have gone away, or it was never there; that is no reason to stop serving."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        log.warning("What handlers print goes nowhere: %s", error.strerror)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+
+
+def log_stray_errors() -> None:
+    """Errors of greenlets that authors started themselves go to the log, in its format, rather than to the console."""
+    gevent.get_hub().print_exception = _log_stray_error  # type: ignore[assignment, method-assign]
+
+
+def _log_stray_error(
+    context: object,
+    kind: type[BaseException] | None,
+    error: object,
+    traceback: TracebackType | None,
+) -> None:
+    exc_info = (type(error), error, traceback) if isinstance(error, BaseException) else None
+    log.error("A greenlet or callback that nobody waits for failed with %s", kind, exc_info=exc_info)
