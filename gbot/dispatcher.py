@@ -33,13 +33,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent import Greenlet
 from gevent.pool import Pool
 from greenlet import GreenletExit
 
+from gbot.deadlines import Deadlines
 from gbot.event import Conversation
 from gbot.execution import NEVER, RELEASED, Execution, HandlerTimeout
 from gbot.inbox import Entry
@@ -84,7 +85,7 @@ class Runner(BaseGreenlet):
     def __init__(self, serve: Callable[[Runner], None]) -> None:
         super().__init__()  # type: ignore[call-arg]  # gevent then runs _run
         self._serve = serve
-        self.deadline = NEVER
+        self.timeout_s = self.deadline = NEVER
         self.driven = False  # the pump has switched into it and it has not waited since
 
     def _run(self) -> None:
@@ -105,6 +106,7 @@ class Dispatcher:
         self._idle: dict[Runner, None] = {}  # in the order in which they came to rest
         self._pump_asked = False
         self._slice_end = 0.0
+        self._deadlines: Deadlines[Runner] = Deadlines()
         self._references_at_rest = 0  # to a greenlet at rest that nobody but the dispatcher knows
         self._later = self._hub.loop.timer(0)
         self._timer = self._hub.loop.timer(TIMEOUT_CHECK_INTERVAL_S, TIMEOUT_CHECK_INTERVAL_S)
@@ -177,6 +179,8 @@ class Dispatcher:
             runner.driven = True
             runner.switch()
             runner.driven = False
+            if runner.deadline != NEVER:  # its handler waits
+                self._deadlines.add(runner, runner.timeout_s, runner.deadline)
             if time.monotonic() >= self._slice_end:
                 break
         if self._ready and self._has_room():
@@ -210,8 +214,7 @@ class Dispatcher:
 
     def _stop_late(self) -> None:
         """Throw HandlerTimeout into every handler whose time is over."""
-        now = time.monotonic()
-        for runner in [runner for runner in cast("Iterable[Runner]", self._pool) if runner.deadline < now]:
+        for runner in self._deadlines.over(time.monotonic()):
             runner.throw(HandlerTimeout)
 
     # A greenlet of the pool.
@@ -250,6 +253,8 @@ class Dispatcher:
             entry = self._ready.popleft()
             me.gr_context = None  # the entry starts with empty context variables
             outcome = self._execution.run(entry, me)
+            if not me.driven:
+                self._deadlines.discard(me, me.timeout_s)
             if entry.event.conversation is not None:
                 self._advance(entry.event.conversation)
             if outcome is RELEASED:

@@ -5,8 +5,8 @@
 Whatever a handler does, exactly one Outcome comes of it and is settled in one place. An error is logged here, told to
 the author's error handler, and goes no further: the neighbours in the delivery never notice.
 
-Timeouts cost a handler one float: the execution writes down when its time is over, and the dispatcher's timer looks
-twice a second for greenlets whose time is. HandlerTimeout is thrown into them where they wait; a handler that catches
+Timeouts cost a handler that does not wait one float: the execution writes down when its time is over, and the
+dispatcher keeps watch over those that wait. HandlerTimeout is thrown into them where they wait; a handler that catches
 it is told again at each following look, and one that never waits cannot be stopped.
 """
 
@@ -39,6 +39,9 @@ class HandlerTimeout(BaseException):
 
 class Seat(Protocol):
     """Where one handler at a time runs: the greenlet, as far as an execution has to know it."""
+
+    timeout_s: float
+    """How long the handler that runs may take, or the one that ran last."""
 
     deadline: float
     """When the handler's time is over, by the monotonic clock in seconds; NEVER between two handlers."""
@@ -98,7 +101,8 @@ class Execution:
             if found is None:
                 return UNHANDLED
             route, groups = found
-            seat.deadline = time.monotonic() + (route.timeout_s or self._timeout_s)
+            seat.timeout_s = route.timeout_s or self._timeout_s
+            seat.deadline = time.monotonic() + seat.timeout_s
             self._bot.call(ctx, route, groups)
             return DONE
         except HandlerTimeout:
