@@ -172,7 +172,7 @@ class Dispatcher:
     def _pump(self) -> None:
         self._pump_asked = False
         self._slice_end = time.monotonic() + SLICE_S
-        while self._ready and (self._idle or len(self._pool) < self._size):
+        while self._ready and self._has_room():
             runner = self._next_runner()
             if runner is None:
                 continue
@@ -196,12 +196,14 @@ class Dispatcher:
 
     def _next_runner(self) -> Runner | None:
         """A resting greenlet, or a new one; None if the one that was looked at had to be let go."""
-        if not self._idle:
+        is_new = not self._idle
+        if is_new:
             self._hire()
         runner = self._idle.popitem()[0]  # the one that rested last: its stack is still in the CPU's cache
         references = sys.getrefcount(runner)
-        self._references_at_rest = self._references_at_rest or references  # the first has not run anything yet
-        if references > self._references_at_rest:
+        if is_new:
+            self._references_at_rest = references  # it has run nothing yet
+        elif references > self._references_at_rest:
             runner.throw(GreenletExit)
             return None
         return runner
