@@ -27,11 +27,12 @@ from gevent import monkey
 from gbot import logs
 from gbot.bot import Bot, Sender
 from gbot.config import CONFIG_VARIABLE, Config, load
+from gbot.connection import HttpSettings
 from gbot.dispatcher import Dispatcher, Leftovers
 from gbot.errors import StartError
 from gbot.execution import Execution
 from gbot.http_parser import Bounds
-from gbot.httpd import HttpSettings, Server
+from gbot.httpd import Server
 from gbot.inbox import Inbox
 from gbot.inbox import State as Ended
 from gbot.inboxes.memory import MemoryInbox

@@ -24,8 +24,9 @@ import gevent.ssl
 import msgspec
 import pytest
 
+from gbot.connection import Connection, HttpSettings, Timeouts
 from gbot.http_parser import Bounds, Request, RequestParser
-from gbot.httpd import Connection, HttpSettings, Server, Timeouts
+from gbot.httpd import Server
 from gbot.wsgi import Environ, Exchange, WsgiApp
 from tests.hostile import BOUNDS, CLOSED, REFUSED, SERVED, Hostile
 from tests.wire import Client, Response, Serving, eventually

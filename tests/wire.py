@@ -17,7 +17,8 @@ import gevent
 import gevent.socket
 import gevent.ssl
 
-from gbot.httpd import HttpSettings, Server
+from gbot.connection import HttpSettings
+from gbot.httpd import Server
 from gbot.wsgi import WsgiApp
 
 DEADLINE_S = 10.0
