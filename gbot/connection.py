@@ -8,8 +8,8 @@
 
 A connection's ``deadline`` says until when the client has to do something. httpd looks at all of them twice a second
 and calls ``expire`` where it has passed: that shuts the socket's reading side (or both, when the client does not take
-its response). The connection's own greenlet then wakes with an ordinary end of file, sees why, answers 408 where there is
-something to answer, and goes. Nothing is ever thrown into a greenlet that runs the application.
+its response). The connection's own greenlet then wakes with an ordinary end of file, sees why, answers 408 where there
+is something to answer, and goes. Nothing is ever thrown into a greenlet that runs the application.
 """
 
 from __future__ import annotations
