@@ -65,11 +65,9 @@ def test_a_token_that_fits_in_no_header_is_not_shown() -> None:
 
 
 def test_a_secret_cannot_be_given_as_a_flag() -> None:
-    program = gbot("serve", "--line-channel-secret", "hush")
-    assert program.code == 2
-    assert (
-        program.stderr[-1] == "gbot: No such option '--line-channel-secret'. See gbot --help, or gbot COMMAND --help."
-    )
+    line = refused(gbot("serve", "--line-channel-secret", "hush"))
+    assert "--line-channel-secret" in line
+    assert "hush" not in line
 
 
 # ---- APP
