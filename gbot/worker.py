@@ -124,7 +124,7 @@ class Worker:
 
     def run(self) -> None:
         """Serve until told to stop, then drain. Returns when everything has stopped."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if self._config.sample_interval:
             self._sampler.start()  # first: it counts the greenlets that are started from then on
@@ -159,8 +159,9 @@ class Worker:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Runs between two bytecodes of whatever runs, even of a handler that never waits: then the alarm ends it."""
         self._signals += 1
-        if number == signal.SIGALRM or self._signals > 1:
+        if self._signals > 1:
             self._stop_at_once()
+        signal.signal(signal.SIGALRM, self._on_signal)
         signal.setitimer(signal.ITIMER_REAL, self._config.stop_timeout + STOP_OVERTIME_S)
         gevent.get_hub().loop.run_callback_threadsafe(self._stop_asked.set)
 
