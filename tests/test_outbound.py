@@ -262,12 +262,15 @@ def test_a_proxy_that_is_not_there_is_unreachable(monkeypatch: pytest.MonkeyPatc
     assert type(failure("https://api.line.invalid")) is ApiUnreachable
 
 
-def test_a_certificate_that_nobody_vouches_for_is_unreachable(tmp_path: Path) -> None:
+@contextmanager
+def tls_listener(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server with a certificate of its own that hangs up after the handshake; its address and the certificate."""
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
             *("-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
         ],
         check=True,
         capture_output=True,
@@ -280,9 +283,22 @@ def test_a_certificate_that_nobody_vouches_for_is_unreachable(tmp_path: Path) ->
             context.wrap_socket(connection, server_side=True).close()
 
     with listener(shake_hands) as address:
-        error = failure(address.replace("http:", "https:"))
+        yield address.replace("http:", "https:"), certificate
+
+
+def test_a_certificate_that_nobody_vouches_for_is_unreachable(tmp_path: Path) -> None:
+    with tls_listener(tmp_path) as (address, _):
+        error = failure(address)
     assert type(error) is ApiUnreachable
     assert "certificate" in str(error)
+
+
+def test_a_certificate_that_the_environment_vouches_for_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tls_listener(tmp_path) as (address, certificate):
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        assert type(failure(address)) is ResultUnknown  # the handshake was made, and the server hung up
 
 
 # ---- what may have arrived

@@ -1,12 +1,13 @@
 """HTTP to a platform's API over kept-alive connections, with every failure as a typed error.
 
 Nothing is repeated here: whether repeating is safe is not for a transport to know. This is the one module that knows
-requests. Proxy variables of the environment are honoured, ``.netrc`` is not: it would replace the platform's
-Authorization header.
+requests. The environment's proxy variables and REQUESTS_CA_BUNDLE are honoured, ``.netrc`` is not: it would replace the
+platform's Authorization header.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
 
@@ -40,6 +41,7 @@ class Transport:
         self._timeouts = (CONNECT_TIMEOUT_S, read_timeout_s)
         self._session = Session()
         self._session.trust_env = False
+        self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         self._session.proxies = get_environ_proxies(api_base)
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections_max, pool_block=True)
         self._session.mount("https://", adapter)
