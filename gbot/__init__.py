@@ -8,10 +8,13 @@ from gbot.errors import (
     ApiUnavailable,
     ApiUnreachable,
     BotError,
+    Drop,
     GbotError,
     MessageRefused,
     ReplyRefused,
+    ReplyTokenExpired,
     ResultUnknown,
+    Retry,
     SendError,
 )
 from gbot.event import Conversation, Event, Message
@@ -28,11 +31,14 @@ __all__ = [
     "BotError",
     "Context",
     "Conversation",
+    "Drop",
     "Event",
     "GbotError",
     "Message",
     "MessageRefused",
     "ReplyRefused",
+    "ReplyTokenExpired",
     "ResultUnknown",
+    "Retry",
     "SendError",
 ]

@@ -21,12 +21,13 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from gbot.errors import ApiUnavailable, BotError, ReplyRefused, ResultUnknown, SendError
+from gbot.errors import ApiUnavailable, BotError, ReplyRefused, ReplyTokenExpired, ResultUnknown, SendError
 from gbot.event import Event, Message
 
 Handler = Callable[..., object]
@@ -49,14 +50,20 @@ class Sender(Protocol):
     def push(self, to: str, messages: Sequence[Message], retry_key: str) -> None:
         """Send to a user, group or room. Raises SendError."""
 
+    @property
+    def reply_within_s(self) -> float | None:
+        """How long after its arrival an event can be replied to; None: for ever."""
+
 
 class Context:
     """One event on its way through a handler, and the ways to answer it."""
 
-    __slots__ = ("_log", "_replied", "_sender", "args", "event")
+    __slots__ = ("_log", "_received_ms", "_replied", "_sender", "args", "attempt", "event")
 
-    def __init__(self, event: Event, sender: Sender) -> None:
+    def __init__(self, event: Event, sender: Sender, attempt: int = 1, received_ms: int | None = None) -> None:
         self.event = event
+        self.attempt = attempt  # 1 in the first run, 2 in the next …
+        self._received_ms = received_ms
         self.args = ""  # what follows the command, for handlers of @bot.command
         self._sender = sender
         self._replied = False
@@ -66,6 +73,11 @@ class Context:
     def text(self) -> str:
         """The event's text, or ``""`` when it has none."""
         return self.event.text or ""
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since gbot accepted the event: short in its first run, longer after a retry or a restart."""
+        return 0.0 if self._received_ms is None else max(0.0, time.time() - self._received_ms / 1000)
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -78,12 +90,14 @@ class Context:
     def reply(self, *messages: object) -> None:
         """Answer the event with texts, dicts or an SDK's message models; once per event.
 
-        Raises MessageRefused (wrong shape), ReplyRefused (standby, no reply token, already replied), ApiError.
-        After ResultUnknown or ApiUnavailable the reply may have arrived, so it counts as made.
+        Raises MessageRefused (wrong shape), ReplyTokenExpired (the event is older than the platform lets anybody reply
+        to; ``push`` still works), ReplyRefused (standby, no reply token, already replied), ApiError. After
+        ResultUnknown or ApiUnavailable the reply may have arrived, so it counts as made.
         """
         if self._replied:
             raise ReplyRefused("this event has been replied to, and its reply token works once; use ctx.push")
         sending = Message.all_of(messages)
+        self._check_age()
         self._replied = True  # before the wait: another greenlet of the handler may try as well
         try:
             self._sender.reply(self.event, sending)
@@ -92,6 +106,14 @@ class Context:
         except SendError:
             self._replied = False
             raise
+
+    def _check_age(self) -> None:
+        """A reply token is not worth a request when it is certain to be refused. Raises ReplyTokenExpired."""
+        limit_s = self._sender.reply_within_s
+        if limit_s is not None and self.age_s > limit_s:
+            raise ReplyTokenExpired(
+                f"this event arrived {self.age_s:.0f} s ago and could be replied to for {limit_s:g} s; use ctx.push"
+            )
 
     def push(self, *messages: object, to: str | None = None) -> None:
         """Send to where the event came from, or to ``to`` (a user, group or room id of the same platform).
@@ -178,7 +200,10 @@ class Bot:
         return handler
 
     def error(self, handler: ErrorHandler) -> ErrorHandler:
-        """Called with (ctx, error) when a handler fails, after the error has been logged; not when its time is over."""
+        """Called with (ctx, error) when an event is given up: its last attempt failed, and the error has been logged.
+
+        Not called for events that are dropped, nor when the last attempt ran out of time or was killed.
+        """
         if self._error_handler is not None:
             raise BotError(f"@bot.error is {_name(self._error_handler)} already; there can be one")
         _check_call(handler, "@bot.error", ("ctx", "error"))

@@ -16,8 +16,11 @@ greenlet is only made when all others are waiting: creating one costs about 10 Â
 **Order.** Two entries of one conversation are never running at once and run in the order of submission. Entries without
 a conversation are free.
 
-**Stopping.** ``drain`` lets everything accepted run until the deadline; then it kills what runs and settles all that is
-left as released.
+**Later attempts.** With strict order, an entry that is to be tried again takes its conversation's place: those behind
+it that this worker holds are given back to the inbox, which hands them out again after it.
+
+**Stopping.** ``drain`` gives back what has not started where the inbox keeps it for the next worker, else lets it run;
+what runs may go on until the deadline, is killed then, and settled as released.
 
 **Greenlets serve again.** The greenlet of a finished entry may serve another one, unless the handler has left something
 behind that refers to it: a Timeout that was not cancelled, a kill that is still to come. The count of references tells;
@@ -42,8 +45,8 @@ from greenlet import GreenletExit
 
 from gbot.deadlines import Deadlines
 from gbot.event import Conversation
-from gbot.execution import NEVER, RELEASED, Execution, HandlerTimeout
-from gbot.inbox import Entry
+from gbot.execution import NEVER, Execution, HandlerTimeout
+from gbot.inbox import RETRY, Entry, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ SLICE_S = 0.005
 IDLE_GREENLETS_MAX = 256
 TIMEOUT_CHECK_INTERVAL_S = 0.5
 DRAIN_CHECK_INTERVAL_S = 0.02
+AHEAD_MAX = 1000  # entries taken in beyond the pool, so that a greenlet that becomes free need not wait for the inbox
 KILL_TIMEOUT_S = 2.0  # for handlers that clean up, or that catch GreenletExit
 
 
@@ -67,7 +71,7 @@ class DispatcherStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What a drain could not finish."""
+    """What a drain could not finish: runs that were stopped, and entries that never started."""
 
     running: int
     waiting: int
@@ -86,6 +90,8 @@ class Runner(BaseGreenlet):
         super().__init__()  # type: ignore[call-arg]  # gevent then runs _run
         self._serve = serve
         self.timeout_s = self.deadline = NEVER
+        self.killed = False
+        self.entry: Entry | None = None  # what it runs, or has run last
         self.driven = False  # the pump has switched into it and it has not waited since
 
     def _run(self) -> None:
@@ -93,10 +99,12 @@ class Runner(BaseGreenlet):
 
 
 class Dispatcher:
-    """Runs entries in a pool of ``size`` greenlets."""
+    """Runs entries in a pool of ``size`` greenlets; ``strict`` is the order of conversations, see above."""
 
-    def __init__(self, execution: Execution, size: int) -> None:
+    def __init__(self, execution: Execution, size: int, strict: bool = True) -> None:
         self._execution = execution
+        self._strict = strict
+        self._draining = False
         self._hub = gevent.get_hub()
         self._pool = Pool(size)
         self._size = size
@@ -114,6 +122,9 @@ class Dispatcher:
 
     def submit(self, entries: Iterable[Entry]) -> None:
         """Run these entries soon. Returns at once; how many may wait is the inbox's bound."""
+        if self._draining:
+            self._release(entries)
+            return
         for entry in entries:
             conversation = entry.event.conversation
             if conversation is None:
@@ -128,11 +139,32 @@ class Dispatcher:
                 self._in_lanes += 1
         self._ask_for_pump()
 
-    def drain(self, deadline: float) -> Leftovers:
-        """Wait until nothing is left to run or ``deadline`` (monotonic) has come; stop what is left and count it."""
+    def room(self) -> int:
+        """How many entries more this dispatcher wants to have: it takes more, but they would only wait."""
+        if self._draining:
+            return 0
+        return max(0, self._size + min(self._size, AHEAD_MAX) - self._unfinished())
+
+    def in_hand(self) -> list[Entry]:
+        """The entries that run or wait here, and perhaps some that have just ended."""
+        lanes = [entry for lane in self._lanes.values() for entry in lane]
+        run = [runner.entry for runner in self._pool if isinstance(runner, Runner) and runner.entry is not None]
+        return [*self._ready, *lanes, *run]
+
+    def drain(self, deadline: float, give_back: bool = False) -> Leftovers:
+        """Wait until nothing is left to run or ``deadline`` (monotonic) has come; stop what is left and count it.
+
+        With ``give_back`` nothing starts any more: what has not is released at once.
+        """
+        given_back = self._waiting() if give_back else 0
+        if give_back:
+            self._draining = True
+            self._release_waiting()
         while self._unfinished() and time.monotonic() < deadline:
             gevent.sleep(DRAIN_CHECK_INTERVAL_S)
-        left = Leftovers(self._execution.statistics().running, self._waiting())
+        left = Leftovers(self._execution.statistics().running, given_back + self._waiting())
+        self._draining = True
+        self._execution.stopping = True
         self._timer.stop()
         self._release_waiting()
         self._pool.kill(timeout=KILL_TIMEOUT_S)
@@ -155,12 +187,15 @@ class Dispatcher:
         return self._waiting() + self._execution.statistics().running
 
     def _release_waiting(self) -> None:
-        lanes = [entry for lane in self._lanes.values() for entry in lane]
-        for entry in [*self._ready, *lanes]:
-            self._execution.release(entry)
+        waiting = [*self._ready, *(entry for lane in self._lanes.values() for entry in lane)]
         self._ready.clear()
         self._lanes.clear()
         self._in_lanes = 0
+        self._release(waiting)
+
+    def _release(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._execution.release(entry)
 
     # The pump runs in the hub: it must never wait.
 
@@ -252,14 +287,14 @@ class Dispatcher:
         """
         references = sys.getrefcount(me)
         while self._ready:
-            entry = self._ready.popleft()
+            entry = me.entry = self._ready.popleft()
             me.gr_context = None  # the entry starts with empty context variables
             outcome = self._execution.run(entry, me)
             if not me.driven:
                 self._deadlines.discard(me, me.timeout_s)
             if entry.event.conversation is not None:
-                self._advance(entry.event.conversation)
-            if outcome is RELEASED:
+                self._advance(entry.event.conversation, outcome)
+            if me.killed:
                 return False
             if not me.driven or sys.getrefcount(me) != references or time.monotonic() >= self._slice_end:
                 break
@@ -271,12 +306,16 @@ class Dispatcher:
         if self._ready and not me.driven:
             self._ask_for_pump()
 
-    def _advance(self, conversation: Conversation) -> None:
+    def _advance(self, conversation: Conversation, outcome: Outcome) -> None:
         """The conversation is free again: its next entry becomes ready."""
         lane = self._lanes.get(conversation)
         if lane is None:
             return  # released by drain meanwhile
-        if lane:
+        if self._strict and outcome.state is RETRY:
+            del self._lanes[conversation]
+            self._in_lanes -= len(lane)
+            self._release(lane)
+        elif lane:
             self._ready.append(lane.popleft())
             self._in_lanes -= 1
         else:

@@ -14,9 +14,14 @@
     │   ├── NotJson             415
     │   └── Unavailable         503, with Retry-After
     │       ├── InboxFull
+    │       ├── StoreUnavailable  the inbox's database does not answer, or its disk is full
     │       └── Draining
+    ├── Verdict                 raised by a handler: how its run is to end
+    │   ├── Retry               run this event again later
+    │   └── Drop                be done with this event
     └── SendError               a message did not go out
         ├── ReplyRefused        gbot did not try: standby, no reply token, token used, no access token
+        │   └── ReplyTokenExpired  the event is too old to be replied to; push is still possible
         ├── MessageRefused      gbot did not try: the message has the wrong shape
         └── ApiError            the platform's API was asked
             ├── ApiRejected     it answered 4xx: trying again will not help
@@ -29,6 +34,10 @@ Sentences are written for the person who has to act. No error's text holds a sec
 """
 
 from __future__ import annotations
+
+from typing import Final
+
+RETRY_AFTER_MAX_S: Final = 30 * 24 * 3600
 
 
 class GbotError(Exception):
@@ -113,11 +122,43 @@ class InboxFull(Unavailable):
     word = "inbox_full"
 
 
+class StoreUnavailable(Unavailable):
+    """Events cannot be stored at the moment, so none are accepted."""
+
+    word = "store_unavailable"
+    retry_after = 5
+
+
 class Draining(Unavailable):
     """The server is stopping and takes no new events."""
 
     word = "draining"
     retry_after = 5
+
+
+class Verdict(GbotError):
+    """Raised by a handler to say how its run ends. Not an accident: it is not logged as an error."""
+
+
+class Retry(Verdict):
+    """Run this event again later: the API it needs is down, the answer is not ready yet.
+
+    ``after`` is in seconds; None leaves it to the growing pause that failed runs get. It counts as an attempt:
+    after ``--attempts-max`` of them the event is dead, with the reason kept. Raises ValueError for a negative time.
+    """
+
+    def __init__(self, reason: str = "the handler asked to be run again", *, after: float | None = None) -> None:
+        if after is not None and not 0 <= after < RETRY_AFTER_MAX_S:
+            raise ValueError(f"Retry(after=…): expected seconds from 0 to {RETRY_AFTER_MAX_S}, got {after!r}")
+        super().__init__(reason)
+        self.after_s = after
+
+
+class Drop(Verdict):
+    """Be done with this event: no later attempt will help. It is counted as dropped, and the reason logged."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
 
 
 class SendError(GbotError):
@@ -126,6 +167,10 @@ class SendError(GbotError):
 
 class ReplyRefused(SendError):
     """There is no way to send: the event cannot be replied to, or credentials are missing; nothing was sent."""
+
+
+class ReplyTokenExpired(ReplyRefused):
+    """The event arrived too long ago: the platform no longer takes its reply token; nothing was sent."""
 
 
 class MessageRefused(SendError):

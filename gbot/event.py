@@ -25,7 +25,7 @@ class Conversation(msgspec.Struct, frozen=True, gc=False):
     id: str
 
 
-class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One thing that happened on a platform.
 
     ``kind`` is the event's type in gbot's words: ``message.text``, ``message.image`` …, ``follow``, ``postback`` …;

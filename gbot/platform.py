@@ -69,6 +69,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     messages_per_request: int
     request_bytes_max: int
+    reply_within_s: float | None = None  # how old an event may be that is replied to; None: any age
 
 
 class Platform(Protocol):

@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the server's parts report: events and refused requests since the start, the rest of this moment."""
+    """What the server's parts report: of this moment, but what has finished, failed, been refused … since the start."""
 
     running: int
     pool_size: int
@@ -35,6 +35,10 @@ class Load:
     events_failed: int
     events_timed_out: int
     events_unhandled: int
+    events_dead: int
+    events_held: int
+    events_duplicate: int
+    outcomes_unsaved: int
     requests_refused: int
 
 
@@ -60,8 +64,10 @@ class Sample:
             f"greenlets {self.greenlets}; events {self.events_per_s:.0f}/s; connections {load.connections}; "
             f"CPU {self.cpu_percent:.0f} % (cores {cores}); RSS {self.rss_bytes / MIB:.0f} MiB; "
             f"hub lag {self.hub_lag_s * 1000:.0f} ms; files {self.open_files}/{self.open_files_max}; "
-            f"since start: failed {load.events_failed}, timed out {load.events_timed_out}, "
-            f"unhandled {load.events_unhandled}, refused requests {load.requests_refused}"
+            f"inbox {load.events_held} held, {load.outcomes_unsaved} outcomes unsaved; "
+            f"since start: failed {load.events_failed}, timed out {load.events_timed_out}, dead {load.events_dead}, "
+            f"unhandled {load.events_unhandled}, duplicates {load.events_duplicate}, "
+            f"refused requests {load.requests_refused}"
         )
 
 

@@ -8,21 +8,21 @@
     GET  /healthz               200 while events are taken, 503 while the server drains
 
 Every error is JSON: ``{"error": <a stable word for programs>, "detail": <a sentence for people>}``. The app runs
-under any WSGI server; it waits for nothing but the request's body. This is the one module, with admin later, that
-knows Falcon.
+under any WSGI server; it waits for the request's body and for the inbox, which stores the events. This is the one
+module, with admin later, that knows Falcon.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import falcon
 import msgspec
 
 from gbot.errors import DeliveryError, DeliveryTooLarge, Draining, NotJson, Unavailable
-from gbot.inbox import Entry, Inbox
+from gbot.inbox import Inbox
 from gbot.platform import Platform
 from gbot.wsgi import WsgiApp
 
@@ -32,15 +32,12 @@ OK = b'{"ok":"ok"}'
 EVENTS_PER_DELIVERY_MAX = 10_000
 JSON_TYPES = (None, "application/json")
 
-Submit = Callable[[Iterable[Entry]], None]
-
 
 class Intake:
     """Where all callbacks hand in their events. ``drain`` makes it answer 503 from then on."""
 
-    def __init__(self, inbox: Inbox, submit: Submit, body_bytes_max: int) -> None:
+    def __init__(self, inbox: Inbox, body_bytes_max: int) -> None:
         self._inbox = inbox
-        self._submit = submit
         self._body_bytes_max = body_bytes_max
         self.draining = False
         self.refusals = RefusalLog()
@@ -59,7 +56,7 @@ class Intake:
         events = platform.parse(body)
         if len(events) > EVENTS_PER_DELIVERY_MAX:
             raise DeliveryTooLarge(f"A delivery may hold {EVENTS_PER_DELIVERY_MAX} events.")
-        self._submit(self._inbox.put(events, len(body)))
+        self._inbox.put(events, len(body))
 
     def _read(self, req: falcon.Request) -> bytes:
         """The raw body; reads one byte more than the bound to know whether it is over. Raises DeliveryTooLarge."""

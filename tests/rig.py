@@ -1,7 +1,8 @@
 """A bot, an inbox, an execution and a dispatcher wired as the worker wires them, for tests inside one process.
 
 Nothing of it is replaced: the inbox is the memory inbox, which here also keeps a ledger of what was settled, and the
-way out of the plain platform is a sender that keeps what it is given.
+way out of the plain platform is a sender that keeps what it is given. Unless a test asks for more, an event is run
+once: a failure is then its end.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ DEADLINE_S = 10.0
 class Ledger(MemoryInbox):
     """The memory inbox, with a list of what was settled."""
 
-    def __init__(self, held_max: int) -> None:
-        super().__init__(held_max, bytes_max=1_000_000)
+    def __init__(self, held_max: int, strict: bool = True) -> None:
+        super().__init__(held_max, bytes_max=1_000_000, strict=strict, dedup_window_s=3600)
         self.settled: list[tuple[Entry, Outcome]] = []
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
@@ -41,6 +42,8 @@ class Ledger(MemoryInbox):
 
 class Outbox:
     """A way out that keeps what it is given: (kind of sending, address, messages)."""
+
+    reply_within_s: float | None = None
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, list[Message]]] = []
@@ -82,16 +85,21 @@ def event(kind: str, **fields: object) -> Event:
 class Rig:
     """What the worker makes of a bot, without its HTTP server."""
 
-    def __init__(self, bot: Bot, pool: int = 10, timeout_s: float = 0.0) -> None:
-        self.inbox = Ledger(1_000_000)
+    def __init__(
+        self, bot: Bot, pool: int = 10, timeout_s: float = 0.0, attempts_max: int = 1, strict: bool = True
+    ) -> None:
+        self.inbox = Ledger(1_000_000, strict)
         self.outbox = Outbox()
-        self.execution = Execution(bot, self.inbox, {"plain": self.outbox}, timeout_s)
-        self.dispatcher = Dispatcher(self.execution, pool)
+        self.execution = Execution(
+            bot, self.inbox, {"plain": self.outbox}, timeout_s, attempts_max, delay=lambda failures: 0.01 * failures
+        )
+        self.dispatcher = Dispatcher(self.execution, pool, strict)
+        self.inbox.start(self.dispatcher.submit, self.dispatcher.room, self.dispatcher.in_hand)
 
     def submit(self, *events: Event | str) -> None:
         """Hand these events over; a text stands for a text message of no conversation."""
         made = [text_event(given) if isinstance(given, str) else given for given in events]
-        self.dispatcher.submit(self.inbox.put(made, body_bytes=1))
+        self.inbox.put(made, body_bytes=1)
 
     def settle_all(self, *events: Event | str) -> dict[str, State]:
         """Hand these events over and wait until all that was ever handed over is settled; the states by text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,14 @@ from hypothesis import strategies as st
 from linebot.v3 import messaging as sdk
 
 from gbot import Bot, BotError, Context, Conversation, Event, Message, MessageRefused, ReplyRefused
-from gbot.errors import ApiLimited, ApiRejected, ApiUnavailable, ApiUnreachable, ResultUnknown
+from gbot.errors import (
+    ApiLimited,
+    ApiRejected,
+    ApiUnavailable,
+    ApiUnreachable,
+    ReplyTokenExpired,
+    ResultUnknown,
+)
 from tests.rig import Outbox, event, text_event
 
 REFUSED_MESSAGES = [5, None, b"bytes", object(), ["text"], 1.5, {"a", "set"}]
@@ -481,3 +489,55 @@ def test_every_push_has_a_retry_key_of_its_own() -> None:
 def test_text_is_empty_for_events_that_have_none() -> None:
     assert Context(event("follow"), Outbox()).text == ""
     assert Context(text_event("x"), Outbox()).text == "x"
+
+
+# ---- later attempts
+
+
+def ms_ago(seconds: float) -> int:
+    return time.time_ns() // 1_000_000 - round(seconds * 1000)
+
+
+def test_a_context_knows_its_attempt_and_its_age() -> None:
+    assert Context(event("follow"), Outbox()).attempt == 1
+    assert Context(event("follow"), Outbox()).age_s == 0
+    ctx = Context(event("follow"), Outbox(), 3, ms_ago(90))
+    assert ctx.attempt == 3
+    assert 90 <= ctx.age_s < 120
+
+
+def test_a_clock_that_was_set_back_makes_no_event_younger_than_new() -> None:
+    assert Context(event("follow"), Outbox(), 1, ms_ago(-3600)).age_s == 0
+
+
+def test_an_event_that_is_too_old_is_not_replied_to_and_can_be_pushed_to() -> None:
+    outbox = Outbox()
+    outbox.reply_within_s = 60
+    ctx = Context(text_event("x", "anna"), outbox, 2, ms_ago(90))
+    for _ in range(2):  # it stays the reason: nothing was sent, so the event does not count as replied to
+        with pytest.raises(
+            ReplyTokenExpired, match=r"arrived 9\d s ago and could be replied to for 60 s; use ctx\.push"
+        ):
+            ctx.reply("too late")
+    assert outbox.sent == []
+    ctx.push("instead")
+    assert outbox.texts() == ["instead"]
+
+
+@pytest.mark.parametrize(("limit_s", "age_s"), [(60, 30), (None, 10_000_000)])
+def test_an_event_that_is_young_enough_is_replied_to(limit_s: float | None, age_s: float) -> None:
+    outbox = Outbox()
+    outbox.reply_within_s = limit_s
+    Context(text_event("x"), outbox, 2, ms_ago(age_s)).reply("in time")
+    assert outbox.texts() == ["in time"]
+
+
+def test_a_wrong_message_is_told_before_the_age() -> None:
+    outbox = Outbox()
+    outbox.reply_within_s = 60
+    with pytest.raises(MessageRefused):
+        Context(text_event("x"), outbox, 2, ms_ago(90)).reply(5)
+
+
+def test_an_expired_reply_token_is_a_refused_reply() -> None:
+    assert issubclass(ReplyTokenExpired, ReplyRefused)

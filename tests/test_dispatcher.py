@@ -19,12 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gbot import Bot, Context, Conversation, Event
-from gbot.dispatcher import Leftovers
+from gbot.dispatcher import AHEAD_MAX, Leftovers
+from gbot.errors import Drop, Retry
 from gbot.inbox import State
 from tests.conftest import MakeRig
 from tests.rig import Rig, burn, text_event, wait_until
 
-DONE, DEAD, TIMED_OUT, RELEASED = State.DONE, State.DEAD, State.TIMED_OUT, State.RELEASED
+DONE, DROPPED, RETRY, DEAD, RELEASED = State.DONE, State.DROPPED, State.RETRY, State.DEAD, State.RELEASED
 
 
 def swallow(ctx: Context) -> None:
@@ -82,9 +83,9 @@ MISBEHAVIOURS: list[tuple[Callable[[Context], None], State]] = [
     (exit_after_waiting, DEAD),
     (interrupt, DEAD),
     (be_interrupted, DEAD),
-    (leave, RELEASED),
-    (kill_itself, RELEASED),
-    (be_killed, RELEASED),
+    (leave, DEAD),
+    (kill_itself, DEAD),
+    (be_killed, DEAD),
 ]
 MISBEHAVIOUR_CASES = [pytest.param(behave, state, id=behave.__name__) for behave, state in MISBEHAVIOURS]
 
@@ -146,7 +147,7 @@ def test_handlers_that_take_too_long_are_stopped(make_rig: MakeRig) -> None:
     rig = make_rig(bot, timeout_s=0.1)
     started = time.monotonic()
     states = rig.settle_all("long", "patient", "hasty", "swallows", "quick")
-    assert states == {"long": TIMED_OUT, "patient": DONE, "hasty": TIMED_OUT, "swallows": TIMED_OUT, "quick": DONE}
+    assert states == {"long": DEAD, "patient": DONE, "hasty": DEAD, "swallows": DEAD, "quick": DONE}
     assert time.monotonic() - started < 5
 
 
@@ -165,14 +166,14 @@ def test_a_timeout_can_be_seen_and_cleaned_up_after(make_rig: MakeRig) -> None:
             cleaned.append(ctx.text)
 
     states = make_rig(bot, timeout_s=0.05).settle_all("a", "b")
-    assert states == {"a": TIMED_OUT, "b": TIMED_OUT}
+    assert states == {"a": DEAD, "b": DEAD}
     assert sorted(cleaned) == ["a", "b"]
 
 
 def test_a_timed_out_handlers_conversation_goes_on(make_rig: MakeRig) -> None:
     bot = waiting_bot(long=lambda ctx: gevent.sleep(30))
     states = make_rig(bot, pool=1, timeout_s=0.1).settle_all(text_event("long", "anna"), text_event("next", "anna"))
-    assert states == {"long": TIMED_OUT, "next": DONE}
+    assert states == {"long": DEAD, "next": DONE}
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -189,7 +190,7 @@ def test_exactly_those_over_their_own_time_are_stopped(
     bot = Bot()
     expected = {}
     for number, (timeout, sleep) in enumerate(plans):
-        expected[str(number)] = TIMED_OUT if sleep > 1 else DONE
+        expected[str(number)] = DEAD if sleep > 1 else DONE
         limit = min(timeout, 0.3) if timeout is not None and sleep > 1 else timeout
         bot.text(str(number), timeout=limit)(lambda ctx, sleep=sleep: gevent.sleep(sleep))
     assert make_rig(bot, timeout_s=0.15).settle_all(*expected) == expected
@@ -247,8 +248,8 @@ EXPECTED = {
     "fail": DEAD,
     "wait fail": DEAD,
     "wait exit": DEAD,
-    "leave": RELEASED,
-    "kill": RELEASED,
+    "leave": DEAD,
+    "kill": DEAD,
 }
 PLANS = st.tuples(st.sampled_from([None, *"abcdef"]), st.sampled_from(list(EXPECTED)))
 
@@ -287,6 +288,191 @@ def test_a_thousand_events_of_random_conversations(make_rig: MakeRig, seed: int,
     plans = [(chance.choice([None, *"abcdefghijklmnop"]), chance.choice(list(EXPECTED))) for _ in range(1000)]
     watch = run_plans(make_rig, pool, plans, 100)
     assert sum(len(numbers) for numbers in watch.started.values()) == 1000
+
+
+# ---- order with later attempts
+
+ATTEMPTS_MAX = 3
+ENDS = {"": DONE, "wait": DONE, "drop": DROPPED, "wait drop": DROPPED}
+AGAIN = ["fail", "wait fail", "retry", "wait retry", "kill", "leave"]
+RUNS = st.lists(st.sampled_from([*ENDS, *AGAIN]), min_size=ATTEMPTS_MAX, max_size=ATTEMPTS_MAX)
+
+
+class AttemptWatch:
+    """A handler that behaves in each attempt of an event as the plan says, and notes every start."""
+
+    def __init__(self, plans: list[tuple[str | None, list[str]]]) -> None:
+        self.bot = Bot()
+        self.bot.default(self.handle)
+        self.starts: dict[str | None, list[tuple[int, int]]] = defaultdict(list)  # number and attempt
+        self.together: list[str] = []  # conversations of which two ran at once
+        self._plans = plans
+        self._open: set[str] = set()
+        self._random = random.Random(7)
+
+    def handle(self, ctx: Context) -> None:
+        user = ctx.event.user_id
+        self.starts[user].append((int(ctx.text), ctx.attempt))
+        if user is not None and user in self._open:
+            self.together.append(user)
+        self._open.add(user or "")
+        try:
+            self._behave(self._plans[int(ctx.text)][1][ctx.attempt - 1])
+        finally:
+            self._open.discard(user or "")
+
+    def _behave(self, behaviour: str) -> None:
+        if "wait" in behaviour:
+            gevent.sleep(self._random.choice([0, 0.001, 0.002]))
+        if "fail" in behaviour:
+            raise ValueError
+        if "retry" in behaviour:
+            raise Retry(after=self._random.choice([0, 0.001, 0.02]))
+        if "drop" in behaviour:
+            raise Drop("as planned")
+        if "leave" in behaviour:
+            raise GreenletExit
+        if "kill" in behaviour:
+            be_killed(Context.__new__(Context))
+
+    def runs_of(self, number: int) -> int:
+        """How many attempts this event takes."""
+        behaviours = self._plans[number][1]
+        return next((run for run, how in enumerate(behaviours, 1) if how in ENDS), ATTEMPTS_MAX)
+
+    def end_of(self, number: int) -> State:
+        return ENDS.get(self._plans[number][1][self.runs_of(number) - 1], DEAD)
+
+
+def finals(rig: Rig) -> list[tuple[int, State]]:
+    """How events ended, in that order, without the runs after which they were tried again."""
+    return [
+        (int(entry.event.text or ""), outcome.state)
+        for entry, outcome in rig.inbox.settled
+        if outcome.state not in (RETRY, RELEASED)
+    ]
+
+
+def run_attempts(
+    make_rig: MakeRig, plans: list[tuple[str | None, list[str]]], pool: int, batch: int, strict: bool
+) -> None:
+    """Submit all plans, some at a time, and check what has to be true of any."""
+    watch = AttemptWatch(plans)
+    rig = make_rig(watch.bot, pool, attempts_max=ATTEMPTS_MAX, strict=strict)
+    events = [text_event(str(number), user) for number, (user, _) in enumerate(plans)]
+    for start in range(0, len(events), batch):
+        rig.submit(*events[start : start + batch])
+        assert rig.dispatcher.room() >= 0
+        gevent.sleep(0)
+    wait_until(lambda: rig.inbox.statistics().held == 0)
+    assert sorted(finals(rig)) == [(number, watch.end_of(number)) for number in range(len(plans))]
+    assert watch.together == []
+    for user, starts in watch.starts.items():
+        attempts = [(number, run) for number in range(len(plans)) for run in range(1, watch.runs_of(number) + 1)]
+        assert sorted(starts) == [start for start in attempts if plans[start[0]][0] == user]
+        if user is not None:
+            check_order(starts, [number for number, _ in finals(rig) if plans[number][0] == user], strict)
+    statistics = rig.dispatcher.statistics()
+    assert (statistics.running, statistics.waiting) == (0, 0)
+
+
+def check_order(starts: list[tuple[int, int]], ends: list[int], strict: bool) -> None:
+    """Of one conversation: strict keeps all attempts of an event before the next event."""
+    first_starts = [number for number, attempt in starts if attempt == 1]
+    assert first_starts == sorted(first_starts)
+    if strict:
+        assert starts == sorted(starts)
+        assert ends == sorted(ends)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.sampled_from([None, *"abc"]), RUNS), max_size=25),
+    st.integers(1, 8),
+    st.integers(1, 20),
+    st.booleans(),
+)
+def test_every_event_ends_once_and_in_its_order_whatever_its_attempts_do(
+    make_rig: MakeRig, plans: list[tuple[str | None, list[str]]], pool: int, batch: int, strict: bool
+) -> None:
+    run_attempts(make_rig, plans, pool, batch, strict)
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "relaxed"])
+@pytest.mark.parametrize("pool", [1, 7, 100])
+def test_hundreds_of_events_with_random_failures(make_rig: MakeRig, pool: int, strict: bool) -> None:
+    chance = random.Random(pool)
+    behaviours = ["", "", "", *ENDS, *AGAIN]
+    plans = [
+        (chance.choice([None, *"abcdefghijklmnop"]), chance.choices(behaviours, k=ATTEMPTS_MAX)) for _ in range(400)
+    ]
+    run_attempts(make_rig, plans, pool, 50, strict)
+
+
+def failing_once(*texts: str) -> Bot:
+    """A bot that fails on these texts in their first attempt."""
+    bot = Bot()
+
+    @bot.default
+    def handle(ctx: Context) -> None:
+        if ctx.text in texts and ctx.attempt == 1:
+            raise ValueError
+
+    return bot
+
+
+def settlements(rig: Rig) -> list[tuple[str | None, State]]:
+    return [(entry.event.text, outcome.state) for entry, outcome in rig.inbox.settled]
+
+
+def test_strict_order_gives_back_what_is_behind_an_event_that_is_tried_again(make_rig: MakeRig) -> None:
+    rig = make_rig(failing_once("first"), attempts_max=2)
+    rig.submit(*(text_event(text, "anna") for text in ("first", "second", "third")), text_event("other", "ben"))
+    wait_until(lambda: rig.inbox.settled)
+    rig.submit(text_event("fourth", "anna"))  # arrives while the first one waits for its next attempt
+    wait_until(lambda: rig.inbox.statistics().held == 0)
+    annas = [(text, state) for text, state in settlements(rig) if text != "other"]
+    assert annas == [
+        ("first", RETRY),
+        ("second", RELEASED),
+        ("third", RELEASED),
+        ("first", DONE),
+        ("second", DONE),
+        ("third", DONE),
+        ("fourth", DONE),
+    ]
+    assert settlements(rig).index(("other", DONE)) < settlements(rig).index(("first", DONE))
+
+
+def test_relaxed_order_lets_later_events_overtake_one_that_is_tried_again(make_rig: MakeRig) -> None:
+    rig = make_rig(failing_once("first"), attempts_max=2, strict=False)
+    rig.submit(*(text_event(text, "anna") for text in ("first", "second", "third")))
+    wait_until(lambda: rig.inbox.statistics().held == 0)
+    assert settlements(rig) == [("first", RETRY), ("second", DONE), ("third", DONE), ("first", DONE)]
+
+
+def test_events_without_a_conversation_wait_for_nobody(make_rig: MakeRig) -> None:
+    rig = make_rig(failing_once("first"), attempts_max=2)
+    rig.submit("first", "second")
+    wait_until(lambda: rig.inbox.statistics().held == 0)
+    assert settlements(rig) == [("first", RETRY), ("second", DONE), ("first", DONE)]
+
+
+def test_a_timed_out_handler_gets_its_next_attempt(make_rig: MakeRig) -> None:
+    bot = Bot()
+    attempts: list[int] = []
+
+    @bot.default
+    def slow_at_first(ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        if ctx.attempt == 1:
+            gevent.sleep(30)
+
+    rig = make_rig(bot, timeout_s=0.05, attempts_max=2)
+    rig.submit("x")
+    wait_until(lambda: rig.inbox.statistics().held == 0)
+    assert attempts == [1, 2]
+    assert settlements(rig) == [("x", RETRY), ("x", DONE)]
 
 
 def test_conversations_do_not_wait_for_each_other(make_rig: MakeRig) -> None:
@@ -375,6 +561,34 @@ def test_greenlets_that_all_waited_do_not_all_stay(make_rig: MakeRig) -> None:
     rig.settle_all(*map(str, range(1000)))
     wait_until(lambda: rig.dispatcher.statistics().greenlets <= 300)
     assert rig.settle_all("again")["again"] is DONE
+
+
+# ---- room
+
+
+def test_room_is_for_the_pool_and_a_few_ahead(make_rig: MakeRig) -> None:
+    gate = gevent.event.Event()
+    bot = Bot()
+    bot.default(lambda ctx: gate.wait())
+    rig = make_rig(bot, pool=5)
+    assert rig.dispatcher.room() == 10
+    rig.submit(*map(str, range(3)))
+    assert rig.dispatcher.room() == 7
+    wait_until(lambda: rig.dispatcher.statistics().running == 3)
+    assert rig.dispatcher.room() == 7
+    rig.submit(*(text_event(str(number), "anna") for number in range(3, 10)))
+    assert rig.dispatcher.room() == 0
+    rig.submit(*map(str, range(10, 30)))
+    assert rig.dispatcher.room() == 0
+    gate.set()
+    assert len(rig.settle_all()) == 30
+    assert rig.dispatcher.room() == 10
+    rig.drain()
+    assert rig.dispatcher.room() == 0
+
+
+def test_a_large_pool_takes_no_more_than_a_bounded_number_ahead(make_rig: MakeRig) -> None:
+    assert make_rig(Bot(), pool=50_000).dispatcher.room() == 50_000 + AHEAD_MAX
 
 
 # ---- turns
@@ -595,6 +809,63 @@ def test_handlers_that_catch_the_kill_do_not_hold_up_the_drain(make_rig: MakeRig
     gate.set()
     wait_until(lambda: rig.inbox.statistics().held == 0)
     assert rig.inbox.states() == {"finishes": DONE, "stubborn": DONE}
+
+
+@pytest.mark.parametrize("give_back", [False, True], ids=["run", "give back"])
+def test_what_is_submitted_after_a_drain_is_released(make_rig: MakeRig, give_back: bool) -> None:
+    ran: list[str] = []
+    bot = Bot()
+    bot.default(lambda ctx: ran.append(ctx.text))
+    rig = make_rig(bot)
+    rig.dispatcher.drain(time.monotonic(), give_back)
+    assert rig.settle_all("late", text_event("later", "anna")) == {"late": RELEASED, "later": RELEASED}
+    assert ran == []
+
+
+def test_a_drain_that_gives_back_releases_what_has_not_started_and_waits_for_the_rest(make_rig: MakeRig) -> None:
+    gate = gevent.event.Event()
+    bot = Bot()
+    bot.default(lambda ctx: gate.wait())
+    rig = make_rig(bot, pool=2)
+    events = [text_event(f"{user}{number}", user) for number in range(3) for user in ("anna", "ben")]
+    rig.submit(*events, "free")
+    wait_until(lambda: rig.dispatcher.statistics().running == 2)
+    drain = gevent.spawn(rig.dispatcher.drain, time.monotonic() + 10, give_back=True)
+    given_back = dict.fromkeys(["anna1", "anna2", "ben1", "ben2", "free"], RELEASED)
+    wait_until(lambda: rig.inbox.states() == given_back)
+    assert rig.dispatcher.room() == 0
+    rig.submit(text_event("anna3", "anna"))
+    assert rig.inbox.states()["anna3"] is RELEASED
+    gate.set()
+    assert drain.get(timeout=5) == Leftovers(running=0, waiting=5)
+    assert rig.inbox.states() == given_back | {"anna3": RELEASED, "anna0": DONE, "ben0": DONE}
+    assert rig.dispatcher.statistics().greenlets == 0
+
+
+def test_a_drain_that_gives_back_kills_what_is_too_slow(make_rig: MakeRig) -> None:
+    rig = make_rig(waiting_bot(long=lambda ctx: gevent.sleep(30)), pool=1)
+    rig.submit("long", "waits")
+    wait_until(lambda: rig.dispatcher.statistics().running == 1)
+    assert rig.dispatcher.drain(time.monotonic() + 0.05, give_back=True) == Leftovers(running=1, waiting=1)
+    assert rig.inbox.states() == {"waits": RELEASED, "long": RELEASED}
+
+
+def test_an_error_handler_that_waits_does_not_hold_up_the_drain(make_rig: MakeRig) -> None:
+    told: list[str] = []
+    bot = Bot()
+    bot.default(fail)
+
+    @bot.error
+    def apologize(ctx: Context, error: BaseException) -> None:
+        told.append(ctx.text)
+        gevent.sleep(30)
+
+    rig = make_rig(bot)
+    rig.submit("x")
+    wait_until(lambda: told)
+    rig.drain()
+    assert rig.inbox.states() == {"x": DEAD}
+    assert rig.dispatcher.statistics().greenlets == 0
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 
 import gevent
+import msgspec
 import pytest
 from greenlet import GreenletExit
 
 from gbot import Bot, Context, Event
-from gbot.execution import NEVER, Execution, HandlerTimeout
+from gbot.errors import RETRY_AFTER_MAX_S, Drop, Retry
+from gbot.execution import NEVER, Delay, Execution, HandlerTimeout
 from gbot.inbox import Entry, Outcome, State
 from tests.rig import Ledger, Outbox, event, text_event, wait_until
 
@@ -21,6 +23,8 @@ class Seat:
 
     def __init__(self) -> None:
         self.deadlines: list[float] = []
+        self.timeout_s = NEVER
+        self.killed = False
         self._deadline = NEVER
 
     @property
@@ -33,17 +37,37 @@ class Seat:
         self.deadlines.append(value)
 
 
-class Bench:
-    """An execution with one bot, and what came of its runs."""
+class Keeper(Ledger):
+    """A ledger that says of itself what an inbox on disk says."""
 
-    def __init__(self, bot: Bot, timeout_s: float = 0.0) -> None:
-        self.inbox = Ledger(1000)
+    keeps = True
+
+
+class Bench:
+    """An execution with one bot, and what came of its runs. Its inbox hands nothing on by itself."""
+
+    def __init__(
+        self,
+        bot: Bot,
+        timeout_s: float = 0.0,
+        attempts_max: int = 1,
+        delay: Delay = lambda failures: 100.0 * failures,
+        inbox: Ledger | None = None,
+    ) -> None:
+        self.inbox = inbox or Ledger(1000)
+        self.entries: list[Entry] = []
+        self.inbox.start(self.entries.extend, lambda: 1000, lambda: ())
         self.outbox = Outbox()
-        self.execution = Execution(bot, self.inbox, {"plain": self.outbox}, timeout_s)
+        self.execution = Execution(bot, self.inbox, {"plain": self.outbox}, timeout_s, attempts_max, delay)
         self.seat = Seat()
 
-    def run(self, given: Event) -> Outcome:
-        [entry] = self.inbox.put([given], body_bytes=1)
+    def put(self, given: Event, failures: int = 0) -> Entry:
+        """An entry of this event, as it is handed out after so many failed runs."""
+        self.inbox.put([given], body_bytes=1)
+        return msgspec.structs.replace(self.entries[-1], attempts=failures)
+
+    def run(self, given: Event, failures: int = 0) -> Outcome:
+        entry = self.put(given, failures)
         outcome = self.execution.run(entry, self.seat)
         assert self.inbox.settled[-1] == (entry, outcome)
         assert self.execution.statistics().running == 0
@@ -82,55 +106,187 @@ def test_an_event_that_no_handler_takes_is_unhandled() -> None:
     assert Bench(bot).run(event("follow")).state is State.UNHANDLED
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("reason"),
-        Nasty(),
-        SystemExit(3),
-        KeyboardInterrupt(),
-        gevent.Timeout(5),
-        gevent.Timeout,
-        BaseException("bare"),
-        RecursionError(),
-        MemoryError(),
-        StopIteration(),
-        GeneratorExit(),
-        ExceptionGroup("several", [ValueError(), TypeError()]),
-    ],
-    ids=repr,
-)
-def test_a_handler_that_raises_is_dead(
+FAILURES = [
+    ValueError("reason"),
+    Nasty(),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    gevent.Timeout(5),
+    gevent.Timeout,
+    BaseException("bare"),
+    RecursionError(),
+    MemoryError(),
+    StopIteration(),
+    GeneratorExit(),
+    ExceptionGroup("several", [ValueError(), TypeError()]),
+]
+
+
+def name_of(error: BaseException | type[BaseException]) -> str:
+    return error.__name__ if isinstance(error, type) else type(error).__name__
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=repr)
+def test_a_handler_that_raises_is_tried_again(
     error: BaseException | type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = Bench(raising(error))
+    bench = Bench(raising(error), attempts_max=3)
     outcome = bench.run(text_event("do not log this"))
-    expected = error.__name__ if isinstance(error, type) else type(error).__name__
-    assert outcome == Outcome(State.DEAD, expected)
-    assert "plain event 1 (message.text) is not tried again" in caplog.text
+    assert (outcome.state, outcome.after_s) == (State.RETRY, 100.0)
+    assert "Traceback (most recent call last):" in outcome.error
+    assert name_of(error) in outcome.error
+    [record] = caplog.records
+    message = "plain event 1 (message.text): a handler failed and is tried again in 100.0 s (attempt 2 of 3)"
+    assert (record.levelname, record.getMessage()) == ("ERROR", message)
+    assert record.exc_info is not None
     assert "do not log this" not in caplog.text
-    assert caplog.records[0].exc_info is not None
 
 
-def test_endless_recursion_is_dead() -> None:
+@pytest.mark.parametrize("error", FAILURES, ids=repr)
+def test_a_handler_that_raises_in_its_last_attempt_is_dead(
+    error: BaseException | type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(raising(error), attempts_max=3)
+    outcome = bench.run(text_event("do not log this"), failures=2)
+    assert (outcome.state, outcome.after_s) == (State.DEAD, 0.0)
+    assert "Traceback (most recent call last):" in outcome.error
+    assert name_of(error) in outcome.error
+    [record] = caplog.records
+    message = "plain event 1 (message.text): a handler failed and was given up after 3 attempt(s)"
+    assert (record.levelname, record.getMessage()) == ("ERROR", message)
+    assert "do not log this" not in caplog.text
+
+
+def test_an_inbox_that_keeps_dead_entries_is_named_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
+    assert Bench(raising(ValueError()), inbox=Keeper(10)).run(text_event("x")).state is State.DEAD
+    assert "a handler failed and was kept as dead entry 1 after 1 attempt(s)" in caplog.text
+
+
+def test_the_pause_grows_with_the_failures() -> None:
+    bench = Bench(raising(ValueError()), attempts_max=5)
+    outcomes = [bench.run(text_event("x"), failures) for failures in range(5)]
+    assert [outcome.after_s for outcome in outcomes] == [100.0, 200.0, 300.0, 400.0, 0.0]
+    assert [outcome.state for outcome in outcomes] == [State.RETRY] * 4 + [State.DEAD]
+
+
+def test_the_pause_grows_by_default_as_well() -> None:
+    bench = Bench(raising(ValueError()))
+    execution = Execution(raising(ValueError()), bench.inbox, {"plain": bench.outbox}, 0)
+    outcomes = [execution.run(bench.put(text_event("x"), failures), bench.seat) for failures in range(5)]
+    pauses = [outcome.after_s for outcome in outcomes[:4]]
+    assert pauses == sorted(set(pauses))
+    assert [outcome.state for outcome in outcomes] == [State.RETRY] * 4 + [State.DEAD]
+
+
+def test_an_entry_that_has_failed_more_often_than_is_now_allowed_is_dead() -> None:
+    assert Bench(raising(ValueError()), attempts_max=2).run(text_event("x"), failures=7).state is State.DEAD
+
+
+def test_endless_recursion_is_a_failure() -> None:
     bot = Bot()
 
     @bot.default
     def deeper(ctx: Context) -> None:
         deeper(ctx)
 
-    assert Bench(bot).run(text_event("x")) == Outcome(State.DEAD, "RecursionError")
+    outcome = Bench(bot).run(text_event("x"))
+    assert outcome.state is State.DEAD
+    assert "RecursionError" in outcome.error
 
 
-def test_a_handler_that_was_killed_is_released() -> None:
-    assert Bench(raising(GreenletExit)).run(text_event("x")).state is State.RELEASED
+def test_a_handler_knows_which_attempt_it_is_and_how_old_its_event() -> None:
+    seen: list[tuple[int, float]] = []
+    bot = Bot()
+    bot.default(lambda ctx: seen.append((ctx.attempt, ctx.age_s)))
+    bench = Bench(bot)
+    bench.run(text_event("x"))
+    entry = bench.put(text_event("y"), failures=3)
+    an_hour_ago = msgspec.structs.replace(entry, received_ms=entry.received_ms - 3_600_000)
+    bench.execution.run(an_hour_ago, bench.seat)
+    [(first, young), (fourth, old)] = seen
+    assert (first, fourth) == (1, 4)
+    assert 0 <= young < 60
+    assert 3600 <= old < 3660
 
 
-def test_a_handler_that_was_timed_out_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    outcome = Bench(raising(HandlerTimeout), timeout_s=2.5).run(text_event("do not log this"))
-    assert outcome == Outcome(State.TIMED_OUT, "the handler ran longer than its timeout")
-    assert "plain event 1 (message.text) is not tried again" in caplog.text
+# ---- what a handler asks for
+
+
+def test_retry_runs_it_again_after_the_time_it_asks_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    bench = Bench(raising(Retry("not ready yet", after=7.5)), attempts_max=3)
+    outcome = bench.run(text_event("do not log this"))
+    assert outcome == Outcome(State.RETRY, "Retry: not ready yet", 7.5)
+    [record] = caplog.records
+    message = "plain event 1 (message.text): not ready yet and is tried again in 7.5 s (attempt 2 of 3)"
+    assert (record.levelname, record.getMessage()) == ("INFO", message)
+    assert bench.execution.statistics().failed == 0
+
+
+def test_retry_without_a_time_gets_the_growing_pause() -> None:
+    bench = Bench(raising(Retry()), attempts_max=5)
+    assert [bench.run(text_event("x"), failures).after_s for failures in (0, 3)] == [100.0, 400.0]
+
+
+def test_retry_at_once_is_allowed() -> None:
+    assert Bench(raising(Retry(after=0)), attempts_max=2).run(text_event("x")).after_s == 0
+
+
+def test_retry_in_the_last_attempt_is_dead_and_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(raising(Retry("not ready yet", after=7.5)), attempts_max=2)
+    assert bench.run(text_event("x"), failures=1) == Outcome(State.DEAD, "Retry: not ready yet")
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage() == "plain event 1 (message.text): not ready yet and was given up after 2 attempt(s)"
+
+
+@pytest.mark.parametrize("after", [-1, -0.001, float("nan"), float("inf"), RETRY_AFTER_MAX_S])
+def test_retry_refuses_a_time_that_cannot_be(after: float) -> None:
+    with pytest.raises(ValueError, match=r"Retry\(after=…\): expected seconds from 0"):
+        Retry(after=after)
+
+
+def test_drop_ends_it_at_once_and_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    bench = Bench(raising(Drop("the group is gone")), attempts_max=5)
+    assert bench.run(text_event("do not log this")) == Outcome(State.DROPPED, "the group is gone")
+    [record] = caplog.records
+    message = "Dropped plain event 1 (message.text): the group is gone"
+    assert (record.levelname, record.getMessage()) == ("INFO", message)
+    statistics = bench.execution.statistics()
+    assert (statistics.failed, statistics.timed_out, statistics.finished) == (0, 0, 1)
+
+
+# ---- stops
+
+
+def test_a_handler_that_was_killed_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(raising(GreenletExit), attempts_max=2)
+    assert bench.run(text_event("x")) == Outcome(State.RETRY, "the handler's greenlet was killed", 100.0)
+    assert bench.seat.killed
+    assert "the handler's greenlet was killed and is tried again in 100.0 s (attempt 2 of 2)" in caplog.text
+    assert bench.run(text_event("x"), failures=1).state is State.DEAD
+
+
+def test_a_handler_that_is_killed_while_the_server_stops_is_released(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(raising(GreenletExit), attempts_max=2)
+    bench.execution.stopping = True
+    assert bench.run(text_event("x")).state is State.RELEASED
+    assert bench.seat.killed
+    assert caplog.records == []
+    assert bench.execution.statistics().failed == 0
+
+
+def test_a_handler_that_was_timed_out_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(raising(HandlerTimeout), timeout_s=2.5, attempts_max=2)
+    text = "the handler ran longer than its timeout of 2.5 s"
+    assert bench.run(text_event("do not log this")) == Outcome(State.RETRY, text, 100.0)
+    assert f"plain event 1 (message.text): {text} and is tried again in 100.0 s (attempt 2 of 2)" in caplog.text
+    assert bench.run(text_event("do not log this"), failures=1) == Outcome(State.DEAD, text)
     assert "do not log this" not in caplog.text
+    statistics = bench.execution.statistics()
+    assert (statistics.failed, statistics.timed_out) == (2, 2)
+    assert not bench.seat.killed
 
 
 def test_an_event_is_named_by_its_own_id_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -138,12 +294,28 @@ def test_an_event_is_named_by_its_own_id_in_the_log(caplog: pytest.LogCaptureFix
     assert "plain event 01HXYZ (follow)" in caplog.text
 
 
-def test_an_error_in_choosing_the_handler_is_dead() -> None:
+def test_an_error_in_choosing_the_handler_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Bot):
         def find(self, event: Event) -> None:
             raise LookupError("no way to choose")
 
-    assert Bench(Broken()).run(text_event("x")) == Outcome(State.DEAD, "LookupError")
+    outcome = Bench(Broken(), attempts_max=2).run(text_event("x"))
+    assert outcome.state is State.RETRY
+    assert "no way to choose" in outcome.error
+    assert "a handler failed and is tried again" in caplog.text
+
+
+def test_an_event_of_a_platform_that_is_no_longer_served_is_a_failure_that_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A durable inbox may hold some after the platforms were changed."""
+    bot = Bot()
+    bot.default(lambda ctx: None)
+    outcome = Bench(bot, attempts_max=2).run(Event(platform="line", kind="follow", raw={}))
+    assert outcome.state is State.RETRY
+    assert "line" in outcome.error
+    assert "UnboundLocalError" not in outcome.error
+    assert "line event 1 (follow)" in caplog.text
 
 
 def test_a_middleware_that_raises_is_as_a_handler_that_does() -> None:
@@ -155,22 +327,38 @@ def test_a_middleware_that_raises_is_as_a_handler_that_does() -> None:
         call_next()
         raise LookupError
 
-    assert Bench(bot).run(text_event("x")) == Outcome(State.DEAD, "LookupError")
+    outcome = Bench(bot).run(text_event("x"))
+    assert outcome.state is State.DEAD
+    assert "LookupError" in outcome.error
 
 
 # ---- the author's error handler
 
 
-def test_the_error_handler_is_told_and_may_answer() -> None:
+def test_the_error_handler_is_told_when_an_event_is_given_up_and_may_answer() -> None:
     bot = raising(ValueError("reason"))
 
     @bot.error
     def tell(ctx: Context, error: BaseException) -> None:
-        ctx.reply(f"sorry: {error}")
+        ctx.reply(f"sorry, {ctx.attempt} times: {error}")
 
-    bench = Bench(bot)
-    assert bench.run(text_event("x")).state is State.DEAD
-    assert bench.outbox.texts() == ["sorry: reason"]
+    bench = Bench(bot, attempts_max=3)
+    for failures in (0, 1):
+        assert bench.run(text_event("x"), failures).state is State.RETRY
+        assert bench.outbox.texts() == []
+    assert bench.run(text_event("x"), failures=2).state is State.DEAD
+    assert bench.outbox.texts() == ["sorry, 3 times: reason"]
+
+
+@pytest.mark.parametrize(("error", "told"), [(Retry("later"), ["later"]), (Drop("for good"), [])], ids=repr)
+def test_the_error_handler_is_told_of_a_retry_that_was_one_too_many_and_not_of_a_drop(
+    error: BaseException, told: list[str]
+) -> None:
+    bot = raising(error)
+    heard: list[str] = []
+    bot.error(lambda ctx, error: heard.append(str(error)))
+    Bench(bot).run(text_event("x"))
+    assert heard == told
 
 
 @pytest.mark.parametrize("second", [KeyError("second"), SystemExit(1), gevent.Timeout(1)], ids=repr)
@@ -181,32 +369,41 @@ def test_an_error_handler_that_fails_hides_nothing(second: BaseException, caplog
     def tell(ctx: Context, error: BaseException) -> None:
         raise second
 
-    assert Bench(bot).run(text_event("x")) == Outcome(State.DEAD, "ValueError")
+    outcome = Bench(bot).run(text_event("x"))
+    assert outcome.state is State.DEAD
+    assert "ValueError: first" in outcome.error
     assert [record.exc_info[1] for record in caplog.records if record.exc_info][1] is second
     assert "ValueError: first" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("second", "state"), [(GreenletExit(), State.RELEASED), (HandlerTimeout(), State.TIMED_OUT)], ids=repr
-)
-def test_an_error_handler_can_be_stopped_too(second: BaseException, state: State) -> None:
+@pytest.mark.parametrize("second", [GreenletExit(), HandlerTimeout()], ids=repr)
+@pytest.mark.parametrize("stopping", [False, True], ids=["running", "stopping"])
+def test_an_error_handler_can_be_stopped_too(
+    second: BaseException, stopping: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The event has failed for the last time, whatever becomes of the apology."""
     bot = raising(ValueError("first"))
 
     @bot.error
     def tell(ctx: Context, error: BaseException) -> None:
         raise second
 
-    assert Bench(bot, timeout_s=1).run(text_event("x")).state is state
+    bench = Bench(bot, timeout_s=1)
+    bench.execution.stopping = stopping
+    assert bench.run(text_event("x")).state is State.DEAD
+    assert "The bot's error handler was stopped on plain event 1 (message.text)" in caplog.text
+    assert bench.seat.killed == isinstance(second, GreenletExit)
 
 
-@pytest.mark.parametrize(
-    ("error", "state"), [(GreenletExit(), State.RELEASED), (HandlerTimeout(), State.TIMED_OUT)], ids=repr
-)
-def test_the_error_handler_is_not_told_of_a_stop(error: BaseException, state: State) -> None:
+@pytest.mark.parametrize("error", [GreenletExit(), HandlerTimeout()], ids=repr)
+@pytest.mark.parametrize("stopping", [False, True], ids=["running", "stopping"])
+def test_the_error_handler_is_not_told_of_a_stop(error: BaseException, stopping: bool) -> None:
     bot = raising(error)
     told: list[BaseException] = []
     bot.error(lambda ctx, error: told.append(error))
-    assert Bench(bot, timeout_s=1).run(text_event("x")).state is state
+    bench = Bench(bot, timeout_s=1)
+    bench.execution.stopping = stopping
+    bench.run(text_event("x"))
     assert told == []
 
 
@@ -255,7 +452,7 @@ class WaitingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.waiting = True
-        gevent.sleep(5)
+        gevent.sleep(0.5)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +464,7 @@ def test_a_stop_while_a_failure_is_being_logged_loses_nothing(
     failure: BaseException, stop: type[BaseException]
 ) -> None:
     bench = Bench(raising(failure), timeout_s=60)
-    [entry] = bench.inbox.put([text_event("x")], body_bytes=1)
+    entry = bench.put(text_event("x"))
     handler = WaitingHandler()
     logger = logging.getLogger("gbot.execution")
     logger.addHandler(handler)
@@ -278,7 +475,8 @@ def test_a_stop_while_a_failure_is_being_logged_loses_nothing(
     finally:
         logger.removeHandler(handler)
     assert len(bench.inbox.settled) == 1
-    assert bench.execution.statistics().running == 0
+    statistics = bench.execution.statistics()
+    assert (statistics.running, statistics.finished, statistics.failed) == (0, 1, 1)
 
 
 def _run_quietly(execution: Execution, entry: Entry, seat: Seat) -> None:
@@ -294,7 +492,7 @@ def test_release_settles_without_a_run() -> None:
     bot = Bot()
     bot.default(lambda ctx: ran.append(ctx.text))
     bench = Bench(bot)
-    [entry] = bench.inbox.put([text_event("x")], body_bytes=1)
+    entry = bench.put(text_event("x"))
     bench.execution.release(entry)
     assert ran == []
     assert [outcome.state for _, outcome in bench.inbox.settled] == [State.RELEASED]

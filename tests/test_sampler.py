@@ -33,6 +33,10 @@ class Server:
             events_failed=5,
             events_timed_out=6,
             events_unhandled=7,
+            events_dead=8,
+            events_held=15,
+            events_duplicate=9,
+            outcomes_unsaved=1,
             requests_refused=2,
         )
 
@@ -55,7 +59,8 @@ def test_the_line_has_every_figure(sampler: Sampler) -> None:
     assert re.fullmatch(
         r"handlers 3/5000 running, 12 waiting; greenlets 18; events \d+/s; connections 4; "
         r"CPU \d+ % \(cores \d+( \d+)*\); RSS \d+ MiB; hub lag \d+ ms; files \d+/\d+; "
-        r"since start: failed 5, timed out 6, unhandled 7, refused requests 2",
+        r"inbox 15 held, 1 outcomes unsaved; "
+        r"since start: failed 5, timed out 6, dead 8, unhandled 7, duplicates 9, refused requests 2",
         line,
     )
 

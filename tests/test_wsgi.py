@@ -612,7 +612,9 @@ class Received:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.app = application([PlainPlatform()], Intake(MemoryInbox(100, 10_000), self.entries.extend, 1024 * 1024))
+        inbox = MemoryInbox(100, 10_000, strict=True, dedup_window_s=60)
+        inbox.start(self.entries.extend, lambda: 100, lambda: self.entries)
+        self.app = application([PlainPlatform()], Intake(inbox, 1024 * 1024))
 
 
 CALLBACK = b"POST /callback HTTP/1.1\r\nHost: bot.example\r\nContent-Type: application/json\r\n"

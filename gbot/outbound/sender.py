@@ -18,6 +18,7 @@ class ApiSender:
     def __init__(self, platform: Platform, transport: Transport) -> None:
         self._platform = platform
         self._transport = transport
+        self.reply_within_s = platform.limits.reply_within_s
 
     def reply(self, event: Event, messages: Sequence[Message]) -> None:
         """Answer with the event's reply token. Raises SendError."""
@@ -34,6 +35,8 @@ class ApiSender:
 
 class ConsoleSender:
     """Prints what would be sent: the plain platform has no API, and a first bot should be seen to answer."""
+
+    reply_within_s = None
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream  # None: standard output, whatever it is at the moment

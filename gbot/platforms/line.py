@@ -72,7 +72,7 @@ class LinePlatform:
 
     name: Final = "line"
     # "Send reply message", "Send push message": at most 5 message objects; a request over 2 MB is answered with 413.
-    limits: Final = Limits(messages_per_request=5, request_bytes_max=2 * 1024 * 1024)
+    limits: Final = Limits(messages_per_request=5, request_bytes_max=2 * 1024 * 1024, reply_within_s=60.0)
 
     def __init__(
         self,
