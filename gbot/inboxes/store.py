@@ -1,0 +1,289 @@
+"""The contract of a store: a database that keeps entries for the workers that share it.
+
+A store is plain, blocking code: every method is one transaction, called by one thread or greenlet at a time. What is
+clever about timing (group commit, retrying, waking) is in :mod:`gbot.inboxes.durable`; what is clever about the
+database is in the implementation.
+
+Four tables: *entries* (ready, running, waiting, behind), *ended* (dead, and done ones that are kept), *seen* (platform
+and event id, for the deduplication window) and *workers*. The rules that both databases keep, in one transaction each:
+
+- **Free.** A conversation is free when no entry of it is ready or running.
+- **Put.** An event of a conversation that has entries already is stored behind them (with ``relaxed``, those waiting
+  for an attempt do not count). Otherwise it runs at once if the worker has room, together with those of the same
+  conversation that came with it, or is ready.
+- **Promote.** When an entry stops being ready or running and its conversation is free, the first one behind becomes
+  ready. With strict order an earlier entry that waits for its attempt keeps it where it is.
+- **Back.** A released, rescued or due entry, and a dead one that is to run again, becomes ready if it has no
+  conversation; otherwise it goes behind, and its conversation is promoted.
+- **Claim.** Ready entries are handed out in the order of their numbers; each carries the number of the worker's life.
+- **Settle** changes only entries that still carry the claim under which they were handed out.
+
+A worker enlists and gets a number that is never used again: its life. When it is thought gone, its life ends and its
+entries go back; should it still be there, its next turn raises LifeEnded and it enlists again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Container, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from gbot.event import Conversation, Event
+from gbot.inbox import Entry, Outcome
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Place(enum.IntEnum):
+    """Where an entry is in the state diagram of :mod:`gbot.inbox`, as the number in its row."""
+
+    READY = 0
+    RUNNING = 1
+    WAITING = 2
+    BEHIND = 3
+    DEAD = 4
+    DONE = 5
+
+
+ERROR_CHARS_MAX: Final = 4000  # of an error's text that are kept
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """How a worker wants its entries treated. Workers that share a store should agree."""
+
+    strict: bool  # a conversation waits for an entry that is to be tried again
+    dedup_window_ms: int  # how long an event's id is remembered
+    keep_done_ms: int  # how long a done entry is kept; 0: not at all
+
+
+class Work(msgspec.Struct):
+    """What one turn has to write down, in this order: settlements, then new events; then it claims."""
+
+    now_ms: int
+    settlements: Sequence[tuple[Entry, Outcome]]
+    events: Sequence[Event]  # in the order of arrival
+    run_max: int  # how many of the events may run at once, in their order; the rest is stored as ready or behind
+    claim_max: int  # how many ready entries to hand out besides
+    ready: bool = True  # False: nothing was ready before this turn, so it need not look for more than it made ready
+
+
+class Turned(msgspec.Struct):
+    """What a turn has done."""
+
+    running: list[Entry]  # of the new events those that run at once, then those claimed
+    stored: int  # new entries, running or not
+    duplicates: int  # events that were seen before
+    late: int  # settlements refused because the entry carries another claim, or is gone
+    ready_left: bool  # entries may be ready that were not handed out
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What there is to do, found out with one query."""
+
+    ready: bool  # an entry is ready
+    tidy: bool  # an entry is due, a worker looks gone, or something is old enough to be purged
+    held: int  # entries of all workers, dead ones included
+
+
+class Tidied(msgspec.Struct):
+    """What a tidying has done."""
+
+    woken: int  # entries whose time had come
+    rescued: int  # entries taken back from workers that are gone
+    lives_ended: tuple[int, ...]  # the workers they were taken from
+    more: bool  # there is more to purge: tidy again soon
+
+
+class Store(Protocol):
+    """The part of a store that a worker uses."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether its methods block the whole thread, so that the hub must not call them."""
+
+    @property
+    def place(self) -> str:
+        """What the store is, in words for people, without a password: ``sqlite:///var/lib/gbot/inbox.sqlite3``."""
+
+    def open(self) -> None:
+        """Connect and check (SQLite: create or migrate). Raises StartError with what to do about it."""
+
+    def enlist(self) -> int:
+        """Begin a life; returns its number, which is positive and never used again. Raises StoreDown."""
+
+    def turn(self, life: int, work: Work) -> Turned:
+        """Do the work in one transaction; when it returns, it is durable. Raises StoreDown, LifeEnded."""
+
+    def look(self, life: int) -> Look:
+        """One query, every second: is there something to do? It is also the heartbeat. Raises StoreDown, LifeEnded."""
+
+    def tidy(self, life: int, now_ms: int) -> Tidied:
+        """Wake what is due, rescue what belonged to workers that are gone, purge a bounded part of what is old.
+
+        Raises StoreDown.
+        """
+
+    def orphans(self, life: int, known: Sequence[int]) -> int:
+        """Put back entries that carry this life and are not among the known numbers; returns how many.
+
+        After a commit whose answer was lost, nobody knows of them. Raises StoreDown.
+        """
+
+    def leave(self, life: int) -> None:
+        """End this life: whatever still carries it goes back. Raises StoreDown."""
+
+    def close(self) -> None:
+        """Close the connection; a later call of another method opens it again."""
+
+
+class StoreDown(Exception):
+    """The database did not do it: no connection, a broken one, a full disk. Nothing or everything was written.
+
+    Its text is a reason for the log, without passwords or message content.
+    """
+
+
+class StoreFull(StoreDown):
+    """The database answers and takes outcomes, but has no room for new events: its disk is nearly full."""
+
+
+class LifeEnded(Exception):
+    """Another worker thought this one gone and has taken its entries back. Nothing was written."""
+
+
+# Where new events go.
+
+CONVERSATION_RUNS_MAX: Final = 100  # entries of one conversation that a turn lets run
+RUNS, IS_READY, IS_BEHIND = Place.RUNNING, Place.READY, Place.BEHIND  # to look members up takes long
+
+
+def placed(conversations: Sequence[Key | None], taken: Container[Key], room: int) -> list[Place]:
+    """RUNNING, READY or BEHIND for each new event, by its conversation; those ``taken`` are not free to start.
+
+    A conversation's events run together as long as there is room. Once one of them does not, all that follow are
+    behind; if none of them runs, the first one is ready.
+    """
+    places: list[Place] = []
+    running: dict[Key, int] = {}  # how many of a conversation run
+    closed: set[Key] = set()  # conversations of which no further event runs
+    for key in conversations:
+        if key is None:
+            place = RUNS if room > 0 else IS_READY
+        elif key in closed or key in taken:
+            place = IS_BEHIND
+        elif room > 0 and running.get(key, 0) < CONVERSATION_RUNS_MAX:
+            place = RUNS
+            running[key] = running.get(key, 0) + 1
+        else:
+            place = IS_BEHIND if key in running else IS_READY
+            closed.add(key)
+        room -= place is RUNS
+        places.append(place)
+    return places
+
+
+# What is in a row.
+
+
+def conversation_key(platform: str, conversation: Conversation) -> str:
+    """The conversation as the rows have it: unique over platforms and kinds."""
+    return f"{platform} {conversation.kind} {conversation.id}".replace("\0", "\\0")  # SQLite's JSON ends a text at NUL
+
+
+_encoder = msgspec.json.Encoder()
+decode_event = msgspec.json.Decoder(Event).decode
+UNREADABLE: Final = (msgspec.DecodeError, RecursionError)  # what decode_event raises
+
+
+def show_event(text: str) -> Event:
+    """A stored event for people to look at: one that cannot be read is shown as it is."""
+    try:
+        return decode_event(text)
+    except UNREADABLE:
+        return Event(platform="unknown", kind="unreadable", raw=text)
+
+
+def unreadable(error: BaseException) -> str:
+    """The error that is kept with such an entry."""
+    return f"The stored event cannot be read: {error}"
+
+
+def encode_event(event: Event) -> str:
+    """The event as JSON. What cannot be written down as such (nested a thousand deep) is kept without its ``raw``."""
+    try:
+        return _encoder.encode(event).decode()
+    except (RecursionError, ValueError, TypeError):
+        return _encoder.encode(msgspec.structs.replace(event, raw=None)).decode()
+
+
+def encode_events(events: Sequence[Event]) -> str:
+    """A JSON array of events, at a fifth of the cost of one by one."""
+    try:
+        return _encoder.encode(events).decode()
+    except (RecursionError, ValueError, TypeError):
+        return f"[{','.join(map(encode_event, events))}]"
+
+
+# What people do with an inbox by hand, through ``gbot inbox``.
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An entry as people look at it. Times are in milliseconds since 1970."""
+
+    number: int
+    place: Place
+    event: Event
+    attempts: int
+    rescues: int  # how often its worker was gone
+    received_ms: int
+    due_ms: int | None  # of WAITING
+    ended_ms: int | None  # of DEAD and DONE
+    worker: int | None  # of RUNNING: the life of its worker
+    error: str  # of the last failed run
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many entries are where, and how old (ms) the oldest is that is not running, waiting, dead or done."""
+
+    by_place: dict[Place, int]
+    oldest_ready_ms: int | None  # received_ms
+    workers: int
+    seen: int  # ids remembered for deduplication
+
+
+class Desk(Protocol):
+    """The part of a store that ``gbot inbox`` uses. Its methods raise StoreDown."""
+
+    place: str
+
+    def open(self) -> None:
+        """Connect and check. Raises StartError."""
+
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date; a sentence for each step that was taken. Raises StartError, StoreDown."""
+
+    def counts(self) -> Counts: ...
+
+    def records(self, places: Sequence[Place], after: int, count_max: int) -> list[Record]:
+        """Entries in these places by number, from the first above ``after``."""
+
+    def record(self, number: int) -> Record | None: ...
+
+    def retry(self, numbers: Sequence[int], now_ms: int) -> list[int]:
+        """Make dead entries, and those waiting for an attempt, run soon with all attempts before them.
+
+        Returns the numbers of those it did it for.
+        """
+
+    def drop(self, numbers: Sequence[int]) -> list[int]:
+        """Remove entries that do not run; returns the numbers of those it removed."""
+
+    def purge_done(self, before_ms: int, count_max: int) -> int:
+        """Remove done entries that ended before; returns how many."""
+
+    def close(self) -> None: ...
