@@ -16,14 +16,19 @@ SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/lo
 
 
 class MariaDb:
-    """A running server; ``url`` is how to reach it."""
+    """A server, running from the start; ``url`` is how to reach it, ``socket`` its unix socket.
 
-    def __init__(self, directory: Path) -> None:
+    ``options`` are more options of mariadbd. After ``kill`` or ``stop``, ``start`` runs it again on the same port and
+    data.
+    """
+
+    def __init__(self, directory: Path, *options: str) -> None:
         server, install = (shutil.which(name, path=SEARCH_PATH) for name in ("mariadbd", "mariadb-install-db"))
         if server is None or install is None:
             pytest.skip("mariadbd is not installed (Debian: apt-get install mariadb-server-core); it runs these tests")
-        port = free_port()
-        self.url = f"mysql://root@127.0.0.1:{port}/mysql"
+        self._port = free_port()
+        self.url = f"mysql://root@127.0.0.1:{self._port}/mysql"
+        self.socket = directory / "socket"
         common = ["--no-defaults", f"--datadir={directory / 'data'}"]
         if os.geteuid() == 0:
             common.append("--user=root")
@@ -33,30 +38,40 @@ class MariaDb:
             stdout=subprocess.DEVNULL,
             timeout=60,
         )
-        self._log = (directory / "log").open("wb")
-        self._process = subprocess.Popen(
-            [
-                *(server, *common, "--bind-address=127.0.0.1", f"--port={port}", f"--socket={directory / 'socket'}"),
-                *("--skip-name-resolve", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M"),
-            ],
-            stdout=self._log,
-            stderr=self._log,
-        )
+        self._command = [
+            *(server, *common, "--bind-address=127.0.0.1", f"--port={self._port}", f"--socket={self.socket}"),
+            f"--tmpdir={directory}",  # servers that start remove what they find of others in a shared one
+            *("--skip-name-resolve", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", *options),
+        ]
+        self._log_path = directory / "log"
+        self.start()
+
+    def start(self) -> None:
+        """Run it and wait until it answers."""
+        self._log = self._log_path.open("ab")
+        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
         try:
-            eventually(lambda: self._answers(port), 60)
+            eventually(self._answers, 60)
         except BaseException:
-            self.stop()
+            self.kill()
             raise
 
-    def _answers(self, port: int) -> bool:
+    def _answers(self) -> bool:
         assert self._process.poll() is None, "mariadbd ended by itself; its log says why"
         try:
-            pymysql.connect(host="127.0.0.1", port=port, user="root").close()
+            pymysql.connect(host="127.0.0.1", port=self._port, user="root").close()
         except pymysql.err.OperationalError:
             return False
         return True
 
     def stop(self) -> None:
+        """End it in good order; again does no harm."""
         self._process.terminate()
+        self._process.wait(DEADLINE_S)
+        self._log.close()
+
+    def kill(self) -> None:
+        """End it as a power failure does."""
+        self._process.kill()
         self._process.wait(DEADLINE_S)
         self._log.close()

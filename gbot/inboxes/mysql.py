@@ -1,0 +1,314 @@
+"""The inbox that several nodes share, ``mysql://…``: MariaDB 10.6 or later, MySQL 8 or later.
+
+A store has one connection, opened when it is needed and again after it broke, and waits cooperatively. Transactions
+are READ COMMITTED; one that deadlocks is done again a few times. What they do to the tables is in
+:mod:`gbot.inboxes.mysql_tables`.
+
+A worker is there as long as it writes its heartbeat, by the database's clock: with every look, once a second, and
+with every turn. One without a beat for GONE_AFTER_S is taken for gone, and the others put back what it was running.
+When the database itself was away, every beat is old though every worker may be there; therefore a store takes from
+others only after it has been beating for ``grace_s`` without a gap, in which the others had the time to beat too.
+
+Turns of a worker and its end exclude each other by the lock on the worker's row: a worker that is only slow writes
+its beat in time or finds its life ended, and then nothing of its turn is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any, Final, TypeVar
+
+from gbot.database import Connection, Database, DatabaseDown, DatabaseMistake, Deadlock, parse
+from gbot.errors import StartError
+from gbot.inboxes import mysql_schema
+from gbot.inboxes.mysql_tables import ANY_READY, CHUNK, Tables, binary
+from gbot.inboxes.mysql_turn import Turn
+from gbot.inboxes.store import LifeEnded, Look, Place, Policy, StoreDown, Tidied, Turned, Work
+
+T = TypeVar("T")
+
+GONE_AFTER_S: Final = 10  # without a beat
+TRIES: Final = 5  # of a transaction that deadlocks
+PAUSE_S: Final = 0.005  # times 2, 4, 8 … after a deadlock
+LOCK_WAIT_S: Final = 2
+PURGE_CHUNK: Final = 1000
+
+SETUP: Final = (
+    f"SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00',"
+    f" innodb_lock_wait_timeout = {LOCK_WAIT_S}, lock_wait_timeout = {LOCK_WAIT_S}",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+)
+GONE: Final = f"life > 0 AND life <> %s AND beat < NOW(6) - INTERVAL {GONE_AFTER_S} SECOND"
+DUE: Final = f"state = {Place.WAITING} AND claim IS NULL AND due_ms <= %s"
+OLD_DONE: Final = f"state = {Place.DONE} AND ended_ms < %s"
+# One statement that beats and looks: what it finds comes back as the number that it gave to LAST_INSERT_ID(): held,
+# times four, plus 2 for something to tidy and 1 for something ready. The subqueries lock nothing.
+LOOK: Final = (
+    "UPDATE gbot_workers SET beat = NOW(6), found = LAST_INSERT_ID("
+    " (SELECT GREATEST(w.held, 0) * 4 + IF(w.gone AND %s, 2, 0)"
+    f" FROM (SELECT SUM(held) AS held, MAX({GONE}) AS gone FROM gbot_workers) AS w)"
+    f" | IF(EXISTS (SELECT 1 FROM gbot_entries FORCE INDEX (by_state) WHERE {DUE})"
+    " OR COALESCE((SELECT seen_ms FROM gbot_seen ORDER BY number LIMIT 1) < %s, FALSE)"
+    f" OR EXISTS (SELECT 1 FROM gbot_ended FORCE INDEX (by_state) WHERE {OLD_DONE}), 2, 0)"
+    f" | {ANY_READY}) WHERE life = %s"
+)
+WAKE: Final = (
+    f"SELECT number, conversation FROM gbot_entries FORCE INDEX (by_state) WHERE {DUE} ORDER BY due_ms LIMIT {CHUNK}"
+)
+RUNNING_OF: Final = (
+    f"SELECT number, conversation FROM gbot_entries FORCE INDEX (by_state)"
+    f" WHERE state = {Place.RUNNING} AND claim = %s AND due_ms IS NULL ORDER BY number"
+)
+WORKER: Final = "SELECT life FROM gbot_workers WHERE life = %s FOR UPDATE"
+GONE_WORKER: Final = f"SELECT life FROM gbot_workers WHERE life = %s AND {GONE} FOR UPDATE SKIP LOCKED"
+PURGE_SEEN: Final = f"SELECT number, seen_ms FROM gbot_seen ORDER BY number LIMIT {PURGE_CHUNK}"
+PURGE_DONE: Final = (
+    f"SELECT number FROM gbot_ended FORCE INDEX (by_state) WHERE {OLD_DONE} ORDER BY ended_ms LIMIT {PURGE_CHUNK}"
+)
+
+
+class MySqlStore:
+    """See :class:`gbot.inboxes.store.Store`; the rest is what :class:`gbot.inboxes.desk.SqlDesk` needs.
+
+    ``grace_s`` is how long a store must have been beating before it rescues entries of others.
+    """
+
+    blocks: Final = False
+
+    def __init__(self, url: str, policy: Policy, grace_s: float = GONE_AFTER_S) -> None:
+        try:
+            address = parse(url)
+        except ValueError as error:
+            raise StartError(f"The inbox's address cannot be used: {error}") from None
+        self.place = address.place
+        self._database = Database(address, SETUP)
+        self._policy = policy
+        self._grace_s = grace_s
+        self._connection: Connection | None = None
+        self._statement_bytes_max = 0
+        self._beat_at = self._steady_since = -math.inf  # monotonic
+
+    # Coming and going.
+
+    def open(self) -> None:
+        with self._starting():
+            mysql_schema.check(self._connected(), self.place)
+
+    def migrate(self) -> list[str]:
+        """Bring the tables up to date; see :class:`gbot.inboxes.store.Desk`."""
+        with self._starting():
+            return mysql_schema.migrate(self._connected(), self.place)
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        try:
+            mysql_schema.check_server(self.place, self._connected_version())
+            yield
+        except (DatabaseDown, Deadlock) as error:
+            raise StartError(f"{self.place} cannot be used as inbox: {error}") from None
+        except DatabaseMistake as error:
+            if error.code not in mysql_schema.NOT_ALLOWED:
+                raise
+            raise StartError(f"{self.place}: its user is not allowed to do what the inbox needs: {error}") from None
+        except StartError:
+            self.close()
+            raise
+
+    def _connected_version(self) -> str:
+        version: str = self._connected().rows("SELECT VERSION()")[0][0]
+        return version
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def enlist(self) -> int:
+        life = self._transact(Tables.enlist)
+        self._beaten()
+        return life
+
+    def leave(self, life: int) -> None:
+        while self._transact(lambda tables: self._end_part(tables, WORKER, (life,), rescued=False)) == CHUNK:
+            pass
+
+    # The beat.
+
+    def _beaten(self) -> None:
+        now = time.monotonic()
+        if self._gap(now):
+            self._steady_since = now
+        self._beat_at = now
+
+    def _gap(self, now: float) -> bool:
+        """Whether the last beat is so long ago that the database may have been away."""
+        return now - self._beat_at > self._grace_s / 2
+
+    def _may_rescue(self) -> bool:
+        now = time.monotonic()
+        return not self._grace_s or (not self._gap(now) and now - self._steady_since >= self._grace_s)
+
+    def look(self, life: int) -> Look:
+        now_ms = time.time_ns() // 1_000_000
+        policy = self._policy
+        args = (
+            *(self._may_rescue(), life),
+            *(now_ms, now_ms - policy.dedup_window_ms, now_ms - policy.keep_done_ms),
+            life,
+        )
+        done = self._again(lambda connection: connection.execute(LOOK, args))
+        if done.rows == 0:
+            raise LifeEnded
+        self._beaten()
+        return Look(ready=bool(done.last_id & 1), tidy=bool(done.last_id & 2), held=done.last_id >> 2)
+
+    # Work.
+
+    def turn(self, life: int, work: Work) -> Turned:
+        turned = self._transact(lambda tables: Turn(tables, life, work).take())
+        self._beaten()
+        return turned
+
+    def orphans(self, life: int, known: Sequence[int]) -> int:
+        def put_back(tables: Tables) -> int:
+            keep = frozenset(known)
+            rows = [row for row in tables.rows(RUNNING_OF, (life,)) if row[0] not in keep]
+            return tables.put_back(rows, f"claim = {int(life)}")
+
+        return self._transact(put_back)
+
+    def tidy(self, life: int, now_ms: int) -> Tidied:
+        """Several transactions, each of a bounded part, so that turns of other workers get in between."""
+        woken, due_left = self._transact(lambda tables: self._wake(tables, now_ms))
+        rescued, ended, left = self._rescue_all(life)
+        seen = self._transact(lambda tables: self._purge_seen(tables, now_ms))
+        done = self._transact(lambda tables: self._purge_done(tables, now_ms))
+        more = due_left or left or PURGE_CHUNK in (seen, done)
+        return Tidied(woken, rescued, tuple(ended), more)
+
+    def _wake(self, tables: Tables, now_ms: int) -> tuple[int, bool]:
+        """How many entries were woken, and whether there may be more."""
+        rows = tables.rows(WAKE, (now_ms,))
+        return tables.put_back(rows, f"state = {Place.WAITING}"), len(rows) == CHUNK
+
+    def _rescue_all(self, life: int) -> tuple[int, list[int], bool]:
+        """How many entries were rescued, the lives that ended, and whether there may be more."""
+        rescued, ended, left = 0, [], False
+        if self._may_rescue():
+            with self._guarded() as connection:
+                gone = [row[0] for row in connection.rows(f"SELECT life FROM gbot_workers WHERE {GONE}", (life,))]
+            for other in gone:
+                count = self._transact(partial(self._end_part, worker=GONE_WORKER, args=(other, life), rescued=True))
+                rescued += count or 0
+                left = left or count == CHUNK
+                if count is not None and count < CHUNK:
+                    ended.append(other)
+        return rescued, ended, left
+
+    def _end_part(self, tables: Tables, worker: str, args: tuple[int, ...], rescued: bool) -> int | None:
+        """Put back a part of what a worker runs; it ends with the last part, of less than CHUNK entries.
+
+        The worker is the first of ``args``; None when the query ``worker`` does not find it.
+        """
+        if not tables.rows(worker, args):
+            return None
+        rows = tables.rows(f"{RUNNING_OF} LIMIT {CHUNK}", args[:1])
+        if len(rows) < CHUNK:
+            tables.end(args[0])
+        tables.put_back(rows, f"claim = {int(args[0])}", rescued)
+        return len(rows)
+
+    def _purge_seen(self, tables: Tables, now_ms: int) -> int:
+        before_ms = now_ms - self._policy.dedup_window_ms
+        rows = tables.rows(PURGE_SEEN)
+        return tables.delete("gbot_seen", [number for number, seen_ms in rows if seen_ms < before_ms])
+
+    def _purge_done(self, tables: Tables, now_ms: int) -> int:
+        rows = tables.rows(PURGE_DONE, (now_ms - self._policy.keep_done_ms,))
+        return tables.delete("gbot_ended", [row[0] for row in rows])
+
+    # Work by hand.
+
+    def rows(self, sql: str, args: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._guarded() as connection:
+            return connection.rows(_mysql(sql), args)
+
+    def change(self, sql: str, args: Sequence[Any]) -> int:
+        with self._guarded() as connection:
+            return connection.execute(_mysql(sql), args).rows
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self._guarded() as connection, _transaction(connection):
+            yield
+
+    def promote(self, conversations: Sequence[str]) -> None:
+        keys = {binary(conversation, mysql_schema.KEY_BYTES_MAX) for conversation in conversations}
+        with self._guarded() as connection:
+            tables = self._tables(connection)
+            tables.lock(keys)
+            tables.promote(keys)
+
+    # The connection.
+
+    def _connected(self) -> Connection:
+        if self._connection is None or not self._connection.is_open:
+            self._connection = self._database.connect()
+            packet_bytes_max = self._connection.rows("SELECT @@max_allowed_packet")[0][0]
+            self._statement_bytes_max = packet_bytes_max // 2
+        return self._connection
+
+    def _tables(self, connection: Connection) -> Tables:
+        return Tables(connection, self._policy, self._statement_bytes_max)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[Connection]:
+        """The connection; what the database cannot do becomes StoreDown, and a mistake stays one."""
+        try:
+            yield self._connected()
+        except (DatabaseDown, Deadlock) as error:
+            raise StoreDown(str(error)) from None
+
+    def _transact(self, work: Callable[[Tables], T]) -> T:
+        def once(connection: Connection) -> T:
+            with _transaction(connection):
+                return work(self._tables(connection))
+
+        return self._again(once)
+
+    def _again(self, do: Callable[[Connection], T]) -> T:
+        """Do it; again, after growing pauses, when it deadlocked."""
+        with self._guarded() as connection:
+            for tried in range(1, TRIES):
+                try:
+                    return do(connection)
+                except Deadlock:
+                    time.sleep(PAUSE_S * 2**tried)
+            return do(connection)
+
+
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[None]:
+    """Commits, or rolls back on an exception; a connection that cannot even do that is closed by it."""
+    connection.execute("START TRANSACTION")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except Exception:
+        if connection.is_open:
+            connection.execute("ROLLBACK")
+        raise
+    except BaseException:  # the greenlet is being killed: nothing more is to be waited for
+        connection.close()
+        raise
+
+
+@lru_cache(maxsize=256)
+def _mysql(sql: str) -> str:
+    """SQL of the desk in MySQL's way: ``{entries}`` is gbot_entries, ``?`` is %s."""
+    return re.sub(r"\{(\w+)\}", r"gbot_\1", sql.replace("%", "%%")).replace("?", "%s")

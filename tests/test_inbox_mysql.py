@@ -1,0 +1,738 @@
+"""What is special to the MySQL inbox; what all stores have in common is in tests/contracts."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from gbot.database import Connection, Database, DatabaseMistake, parse
+from gbot.errors import StartError
+from gbot.event import Conversation, Event
+from gbot.inbox import Entry, Outcome, State
+from gbot.inboxes import mysql as module
+from gbot.inboxes import mysql_schema, mysql_tables, mysql_turn
+from gbot.inboxes.mysql import MySqlStore
+from gbot.inboxes.store import ERROR_CHARS_MAX, LifeEnded, Place, Policy, StoreDown, Turned, Work
+from tests.journeys.mariadb import MariaDb
+from tests.journeys.processes import eventually, free_port
+
+NOW_MS: Final = 1_000_000_000_000
+STRICT: Final = Policy(strict=True, dedup_window_ms=1000, keep_done_ms=0)
+RELAXED: Final = Policy(strict=False, dedup_window_ms=1000, keep_done_ms=0)
+DONE: Final = Outcome(State.DONE)
+SECRET: Final = "sEcReT"
+
+names = (f"gbot_test_{number}" for number in itertools.count(1))
+
+
+@pytest.fixture(scope="module")
+def admin(mysql_url: str) -> Iterator[Connection]:
+    """A connection of its own, for what is done to the server and to others' connections."""
+    connection = Database(parse(mysql_url)).connect()
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def url(mysql_url: str, admin: Connection) -> Iterator[str]:
+    """An empty database."""
+    name = next(names)
+    admin.execute(f"DROP DATABASE IF EXISTS {name}")
+    admin.execute(f"CREATE DATABASE {name}")
+    yield f"{mysql_url.rpartition('/')[0]}/{name}"
+    admin.execute(f"DROP DATABASE {name}")
+
+
+MakeStore = Callable[..., MySqlStore]
+
+
+@pytest.fixture
+def unopened(url: str) -> Iterator[MakeStore]:
+    """Makes stores on the database, which may have no tables yet."""
+    made: list[MySqlStore] = []
+
+    def make(policy: Policy = STRICT, grace_s: float = 0.0) -> MySqlStore:
+        made.append(MySqlStore(url, policy, grace_s))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def make_store(unopened: MakeStore) -> MakeStore:
+    """Makes stores on a database that has its tables."""
+    unopened().migrate()
+
+    def make(policy: Policy = STRICT, grace_s: float = 0.0) -> MySqlStore:
+        store = unopened(policy, grace_s)
+        store.open()
+        return store
+
+    return make
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> MySqlStore:
+    return make_store()
+
+
+@pytest.fixture
+def other(url: str, make_store: MakeStore) -> Iterator[Connection]:
+    """Somebody else's connection to the same database, to lock rows with."""
+    connection = Database(parse(url), ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"]).connect()
+    yield connection
+    connection.close()
+
+
+def event_of(text: str, of: str | None = None, id: str | None = None) -> Event:
+    conversation = Conversation("user", of) if of is not None else None
+    return Event(platform="line", kind="message.text", raw={}, text=text, id=id, conversation=conversation)
+
+
+def put(store: MySqlStore, life: int, *events: Event, run_max: int = 0, now_ms: int = NOW_MS) -> Turned:
+    return store.turn(life, Work(now_ms, [], events, run_max, 0))
+
+
+def run(store: MySqlStore, life: int, *events: Event) -> list[Entry]:
+    return put(store, life, *events, run_max=len(events)).running
+
+
+def settle(store: MySqlStore, life: int, outcome: Outcome, *entries: Entry) -> Turned:
+    return store.turn(life, Work(NOW_MS, [(entry, outcome) for entry in entries], [], 0, 0))
+
+
+def claim(store: MySqlStore, life: int, count: int = 1000) -> list[Entry]:
+    return store.turn(life, Work(NOW_MS, [], [], 0, count)).running
+
+
+def count(store: MySqlStore, table: str = "entries") -> int:
+    found: int = store.rows(f"SELECT COUNT(*) FROM {{{table}}}", ())[0][0]
+    return found
+
+
+def connection_number(store: MySqlStore) -> int:
+    found: int = store.rows("SELECT CONNECTION_ID()", ())[0][0]
+    return found
+
+
+def age(store: MySqlStore, life: int) -> None:
+    """Make this life's last beat an hour old."""
+    store.change("UPDATE {workers} SET beat = NOW(6) - INTERVAL 1 HOUR WHERE life = ?", (life,))
+
+
+class Background:
+    """Does something in a thread; ``result`` waits for it and raises what it raised."""
+
+    def __init__(self, do: Callable[[], Any]) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._future = self._pool.submit(do)
+        self._pool.shutdown(wait=False)
+
+    def result(self) -> Any:
+        return self._future.result(20)
+
+
+def wait_until_locked(admin: Connection) -> None:
+    """Until somebody waits for a lock on a row."""
+    eventually(
+        lambda: (
+            admin.rows("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
+            != [("Innodb_row_lock_current_waits", "0")]
+        )
+    )
+
+
+# The schema.
+
+
+def test_without_tables_it_does_not_start_and_says_what_to_do(unopened: MakeStore) -> None:
+    with pytest.raises(StartError, match=r"mysql://\w+@.* has no tables .*`gbot inbox migrate`.*--inbox"):
+        unopened().open()
+
+
+def test_migrating_makes_the_tables_and_again_does_nothing(unopened: MakeStore) -> None:
+    store = unopened()
+    assert len(store.migrate()) == mysql_schema.VERSION
+    store.open()
+    life = store.enlist()
+    put(store, life, event_of("kept"))
+    assert unopened().migrate() == []
+    assert count(store) == 1
+
+
+def test_two_migrations_at_once_take_turns(unopened: MakeStore) -> None:
+    stores = [unopened() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        steps = list(pool.map(MySqlStore.migrate, stores))
+    assert sorted(map(len, steps)) == [0, 0, 0, mysql_schema.VERSION]
+    stores[0].open()
+
+
+def test_a_migration_that_broke_off_is_done_again(unopened: MakeStore) -> None:
+    store = unopened()
+    store.migrate()
+    store.change("DELETE FROM {schema}", ())
+    store.change("DROP TABLE {slots}", ())
+    store.change("DROP TABLE {seen}", ())
+    with pytest.raises(StartError, match="gbot inbox migrate"):
+        unopened().open()
+    assert len(store.migrate()) == mysql_schema.VERSION
+    store.open()
+    assert count(store, "slots") == mysql_schema.SLOTS
+    assert store.rows("SELECT life FROM {workers}", ()) == [(0,)]
+
+
+def test_tables_of_a_newer_gbot_are_left_alone(unopened: MakeStore) -> None:
+    store = unopened()
+    store.migrate()
+    store.change("INSERT INTO {schema} VALUES (?)", (mysql_schema.VERSION + 1,))
+    for use in (unopened().open, unopened().migrate):
+        with pytest.raises(StartError, match="newer gbot"):
+            use()
+
+
+@pytest.mark.parametrize("version", ["10.5.29-MariaDB", "5.7.44-log", "nonsense"])
+def test_a_server_that_is_too_old_is_refused(version: str) -> None:
+    with pytest.raises(StartError, match=r"needs (MariaDB 10\.6|MySQL 8\.0) or later"):
+        mysql_schema.check_server("mysql://db", version)
+
+
+@pytest.mark.parametrize("version", ["10.6.0-MariaDB-log", "11.8.2-MariaDB", "8.0.36-0ubuntu0.22.04.1", "9.1.0"])
+def test_a_server_that_is_new_enough_is_taken(version: str) -> None:
+    mysql_schema.check_server("mysql://db", version)
+
+
+def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> None:
+    port = free_port()
+    store = MySqlStore(f"mysql://bot:{SECRET}@127.0.0.1:{port}/chat", STRICT)
+    for use in (store.open, store.migrate):
+        with pytest.raises(StartError, match=f"mysql://bot@127.0.0.1:{port}/chat cannot be used.*refused") as caught:
+            use()
+        assert SECRET not in str(caught.value)
+    with pytest.raises(StoreDown) as down:
+        store.enlist()
+    assert SECRET not in str(down.value)
+
+
+def test_an_address_that_is_none_is_refused_without_the_password() -> None:
+    with pytest.raises(StartError, match="expected mysql://") as caught:
+        MySqlStore(f"mysql://bot:{SECRET}@db", STRICT)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_user_who_may_not_make_tables_is_told_so(url: str, admin: Connection) -> None:
+    name = url.rpartition("/")[2]
+    admin.execute(f"CREATE OR REPLACE USER gbot_reader@'%%' IDENTIFIED BY '{SECRET}'")
+    admin.execute(f"GRANT SELECT ON {name}.* TO gbot_reader@'%%'")
+    store = MySqlStore(f"mysql://gbot_reader:{SECRET}@{url.rpartition('@')[2]}", STRICT)
+    with pytest.raises(StartError, match="not allowed") as caught:
+        store.migrate()
+    store.close()
+    assert SECRET not in str(caught.value)
+    admin.execute("DROP USER gbot_reader@'%%'")
+
+
+# What is stored is what was given.
+
+
+def test_ids_and_conversations_are_told_apart_exactly(store: MySqlStore) -> None:
+    ids = [
+        "id",
+        "ID",
+        "id ",
+        " id",
+        "íd",
+        "id\0",
+        "😀",
+        "😁",
+        "x" * 255,
+        "x" * 254 + "X",
+        "😀" * 255,
+        "y" * 9999,
+        "y" * 9998,
+    ]
+    life = store.enlist()
+    turned = put(store, life, *(event_of(id, of=id, id=id) for id in ids), run_max=1000)
+    assert [entry.event.text for entry in turned.running] == ids  # each free, each new
+    assert put(store, life, *(event_of(id, id=id) for id in ids)).duplicates == len(ids)
+    assert put(store, life, *(event_of(id, of=id) for id in ids), run_max=1000).running == []
+    settle(store, life, DONE, *turned.running)
+    assert sorted(entry.event.text or "" for entry in claim(store, life)) == sorted(ids)
+
+
+def test_an_error_keeps_its_end(store: MySqlStore) -> None:
+    life = store.enlist()
+    error = "x" * 10 + "😀'\"\\%s" * 1000 + "\udcff"
+    settle(store, life, Outcome(State.DEAD, error), *run(store, life, event_of("a"), event_of("b")))
+    expected = error[-ERROR_CHARS_MAX:].replace("\udcff", "?")
+    assert store.rows("SELECT error, attempts FROM {ended}", ()) == [(expected, 1)] * 2
+
+
+def numbers_by_text(store: MySqlStore) -> dict[str, int]:
+    rows = store.rows("SELECT JSON_UNQUOTE(JSON_EXTRACT(event, '$.text')), number FROM {entries}", ())
+    return dict(rows)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7])
+def test_numbers_are_right_at_any_distance(store: MySqlStore, step: int) -> None:
+    life = store.enlist()
+    for number in (step, 3):  # it changes while connected, as in a cluster
+        store.change("SET SESSION auto_increment_increment = ?, auto_increment_offset = ?", (number, min(number, 2)))
+        entries = run(store, life, *(event_of(f"{number}.{i}") for i in range(1200)))
+        found = numbers_by_text(store)
+        assert {entry.event.text: entry.number for entry in entries} == found
+        assert settle(store, life, DONE, *entries).late == 0
+
+
+def test_batches_that_exceed_a_packet_are_split(make_store: MakeStore, admin: Connection) -> None:
+    before = admin.rows("SELECT @@GLOBAL.max_allowed_packet")[0][0]
+    admin.execute("SET GLOBAL max_allowed_packet = 1024 * 1024")
+    try:
+        store = make_store(Policy(strict=True, dedup_window_ms=1000, keep_done_ms=1000))
+        life = store.enlist()
+        events = [event_of(f"{i} {chr(34) * 50_000}", of=f"u{i} {'x' * 250}", id=f"{i} {'x' * 9}") for i in range(60)]
+        entries = run(store, life, *events)
+        assert [entry.event for entry in entries] == events
+        assert settle(store, life, Outcome(State.RETRY, "😀" * 9999), *entries).late == 0
+        assert store.tidy(life, NOW_MS).woken == 60
+        again = claim(store, life)
+        assert [entry.event for entry in again] == events
+        assert settle(store, life, Outcome(State.DEAD, "'" * 9999), *again[:30]).late == 0
+        assert settle(store, life, DONE, *again[30:]).late == 0
+        assert (count(store), count(store, "ended")) == (0, 60)
+    finally:
+        admin.execute("SET GLOBAL max_allowed_packet = %s", (before,))
+
+
+# Deadlocks, lost connections, a server that dies.
+
+
+def test_a_deadlock_is_done_again(store: MySqlStore, other: Connection, admin: Connection) -> None:
+    life = store.enlist()
+    [entry] = run(store, life, event_of("a"))
+    other.execute("START TRANSACTION")
+    columns = "number, state, received_ms, ended_ms, event"
+    other.execute(f"INSERT INTO gbot_ended ({columns}) SELECT 1000 + slot, 5, 0, 0, '' FROM gbot_slots")
+    other.execute("UPDATE gbot_entries SET rescues = 1 WHERE number = %s", (entry.number,))
+    work = Work(NOW_MS, [(entry, DONE)], [event_of("b", id="b")], 1, 0)
+    turn = Background(lambda: store.turn(life, work))
+    wait_until_locked(admin)  # for the entry, with the worker's row locked
+    other.execute(
+        "UPDATE gbot_workers SET held = held WHERE life = %s", (life,)
+    )  # it has done more: the turn gives way
+    other.execute("COMMIT")
+    turned = turn.result()
+    assert (turned.late, turned.stored, turned.duplicates) == (0, 1, 0)
+    assert list(numbers_by_text(store)) == ["b"]
+    assert store.look(life).held == 1
+
+
+def test_trying_again_comes_to_an_end(store: MySqlStore, other: Connection) -> None:
+    life = store.enlist()
+    [entry] = run(store, life, event_of("a"))
+    store.change("SET SESSION innodb_lock_wait_timeout = 0", ())
+    other.execute("START TRANSACTION")
+    other.execute("UPDATE gbot_entries SET rescues = 1 WHERE number = %s", (entry.number,))
+    with pytest.raises(StoreDown):
+        settle(store, life, DONE, entry)
+    other.execute("ROLLBACK")
+    assert settle(store, life, DONE, entry).late == 0
+
+
+def test_a_connection_lost_between_turns(store: MySqlStore, admin: Connection) -> None:
+    life = store.enlist()
+    admin.execute("KILL %s", (connection_number(store),))
+    with pytest.raises(StoreDown):
+        put(store, life, event_of("a"))
+    assert put(store, life, event_of("a")).stored == 1
+    admin.execute("KILL %s", (connection_number(store),))
+    with pytest.raises(StoreDown):
+        store.look(life)
+    assert store.look(life).held == 1
+
+
+def test_a_connection_lost_within_a_turn_leaves_nothing(
+    store: MySqlStore, other: Connection, admin: Connection
+) -> None:
+    life = store.enlist()
+    [entry] = run(store, life, event_of("a", of="u"))
+    number = connection_number(store)
+    other.execute("START TRANSACTION")
+    other.execute("SELECT slot FROM gbot_slots FOR UPDATE")
+    work = Work(NOW_MS, [(entry, DONE)], [event_of("b", id="b")], 0, 0)
+    turn = Background(lambda: store.turn(life, work))
+    wait_until_locked(admin)
+    admin.execute("KILL %s", (number,))
+    with pytest.raises(StoreDown):
+        turn.result()
+    other.execute("ROLLBACK")
+    assert store.look(life).held == 1
+    turned = store.turn(life, work)
+    assert (turned.late, turned.stored, turned.duplicates) == (0, 1, 0)
+    assert store.look(life).held == 1
+
+
+def test_wrong_sql_is_not_taken_for_an_outage(store: MySqlStore) -> None:
+    with pytest.raises(DatabaseMistake):
+        store.rows("SELECT nonsense FROM {entries}", ())
+    assert count(store) == 0
+
+
+def test_a_server_that_dies_comes_back_with_everything(tmp_path: Path) -> None:
+    server = MariaDb(tmp_path)
+    store = MySqlStore(server.url, STRICT)
+    try:
+        store.migrate()
+        life = store.enlist()
+        [entry] = run(store, life, event_of("a", of="u", id="a"))
+        put(store, life, event_of("b", of="u", id="b"))
+        server.kill()
+        for use in (lambda: store.look(life), lambda: settle(store, life, DONE, entry), lambda: store.tidy(life, 0)):
+            with pytest.raises(StoreDown):
+                use()
+        server.start()
+        assert store.look(life).held == 2
+        assert settle(store, life, DONE, entry).ready_left
+        assert [found.event.text for found in claim(store, life)] == ["b"]
+        assert put(store, life, event_of("a", id="a")).duplicates == 1
+        assert run(store, life, event_of("c"))[0].number > entry.number + 1
+    finally:
+        store.close()
+        server.kill()
+
+
+# Lives.
+
+
+def test_a_look_is_one_query(store: MySqlStore) -> None:
+    life = store.enlist()
+    status = "SHOW SESSION STATUS LIKE 'Questions'"
+    before = int(store.rows(status, ())[0][1])
+    store.look(life)
+    assert int(store.rows(status, ())[0][1]) - before == 2  # one of them asks for the status
+
+
+def test_looks_and_turns_are_beats(store: MySqlStore) -> None:
+    life = store.enlist()
+    beats: list[Callable[[], object]] = [lambda: store.look(life), lambda: put(store, life)]
+    for beat in beats:
+        age(store, life)
+        beat()
+        assert store.rows("SELECT beat > NOW(6) - INTERVAL 5 SECOND FROM {workers} WHERE life = ?", (life,)) == [(1,)]
+
+
+def test_looking_and_the_fence_do_not_wait_for_locks_of_others(store: MySqlStore, other: Connection) -> None:
+    mine, theirs = store.enlist(), store.enlist()
+    put(store, mine, event_of("a"))
+    store.change("SET SESSION innodb_lock_wait_timeout = 0", ())
+    other.execute("START TRANSACTION")
+    for table in ("entries", "seen", "ended"):
+        other.rows(f"SELECT * FROM gbot_{table} FOR UPDATE")
+    other.execute("UPDATE gbot_workers SET held = held WHERE life = %s", (theirs,))
+    assert store.look(mine).ready
+    assert put(store, mine, event_of("b")).ready_left
+    other.execute("ROLLBACK")
+
+
+def test_a_life_that_others_ended_is_told_so_and_writes_nothing(make_store: MakeStore) -> None:
+    slow, here = make_store(), make_store()
+    life, mine = slow.enlist(), here.enlist()
+    [entry] = run(slow, life, event_of("a"))
+    age(slow, life)
+    assert here.look(mine).tidy
+    tidied = here.tidy(mine, NOW_MS)
+    assert (tidied.rescued, tidied.lives_ended) == (1, (life,))
+    for use in (
+        lambda: slow.look(life),
+        lambda: settle(slow, life, DONE, entry),
+        lambda: put(slow, life, event_of("b")),
+    ):
+        with pytest.raises(LifeEnded):
+            use()
+    assert (count(here), here.look(mine).held) == (1, 1)
+    again = slow.enlist()
+    assert again > mine > life
+    assert settle(slow, again, DONE, entry).late == 1
+
+
+def test_many_entries_are_rescued_in_parts(make_store: MakeStore) -> None:
+    gone, here = make_store(), make_store()
+    life, mine = gone.enlist(), here.enlist()
+    run(gone, life, *(event_of(str(i), of=f"u{i % 7}" if i < 300 else None) for i in range(1200)))
+    age(gone, life)
+    rescued, ended, more = 0, [], True
+    while more:
+        tidied = here.tidy(mine, NOW_MS)
+        rescued, more = rescued + tidied.rescued, tidied.more
+        ended += tidied.lives_ended
+    assert (rescued, ended) == (1200, [life])
+    assert here.look(mine).held == 1200
+    assert len(claim(here, mine, 5000)) == 900 + 7
+
+
+def test_who_has_just_come_does_not_take_from_others(make_store: MakeStore) -> None:
+    """Every beat is old after the database was away, and it is found so by the first that comes back."""
+    other, here = make_store(), make_store(grace_s=1.0)
+    life, mine = other.enlist(), here.enlist()
+    run(other, life, event_of("a"))
+    age(other, life)
+    assert not here.look(mine).tidy
+    assert here.tidy(mine, NOW_MS).rescued == 0
+    eventually(lambda: here.look(mine).tidy)
+    assert here.tidy(mine, NOW_MS).rescued == 1
+
+
+def test_a_gap_in_the_beats_starts_the_wait_anew(make_store: MakeStore) -> None:
+    other, here = make_store(), make_store(grace_s=0.6)
+    life, mine = other.enlist(), here.enlist()
+    run(other, life, event_of("a"))
+    age(other, life)
+    eventually(lambda: here.look(mine).tidy)
+    assert not threading.Event().wait(0.4)  # more than half of the grace, without a beat
+    assert here.tidy(mine, NOW_MS).rescued == 0
+    assert not here.look(mine).tidy
+    eventually(lambda: here.look(mine).tidy)
+    assert here.tidy(mine, NOW_MS).rescued == 1
+
+
+def test_orphans_are_put_back_in_their_order(store: MySqlStore) -> None:
+    life, other = store.enlist(), store.enlist()
+    entries = run(store, life, *(event_of(text, of="u") for text in "abc"), event_of("x"), event_of("y"))
+    run(store, other, event_of("z"))
+    known = [entry.number for entry in entries if entry.event.text in "xy"]
+    assert store.orphans(life, known) == 3
+    assert store.orphans(life, known) == 0
+    assert [entry.event.text for entry in claim(store, life)] == ["a"]
+    assert store.rows("SELECT SUM(rescues), SUM(attempts) FROM {entries}", ()) == [(0, 0)]
+
+
+# Work by hand.
+
+
+def test_sql_of_the_desk_is_put_in_this_databases_words(store: MySqlStore) -> None:
+    assert store.rows("SELECT ?, 7 % 4, 'a' LIKE '%'", ("?%s{entries}",)) == [("?%s{entries}", 3, 1)]
+    assert store.change("UPDATE {workers} SET held = held WHERE life IN (?, ?)", (0, 999)) == 1
+
+
+HOLD: Final = "UPDATE {workers} SET held = 5 WHERE life = 0"
+
+
+def held_by_hand(store: MySqlStore) -> int:
+    found: int = store.rows("SELECT held FROM {workers} WHERE life = 0", ())[0][0]
+    return found
+
+
+def test_a_transaction_is_all_or_nothing(store: MySqlStore) -> None:
+    def fail() -> None:
+        with store.transaction():
+            store.change(HOLD, ())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert held_by_hand(store) == 0
+    with store.transaction():
+        store.change(HOLD, ())
+    assert held_by_hand(store) == 5
+
+
+def test_a_broken_connection_in_a_transaction_undoes_it(store: MySqlStore, admin: Connection) -> None:
+    def lose() -> None:
+        number = connection_number(store)
+        with store.transaction():
+            store.change(HOLD, ())
+            admin.execute("KILL %s", (number,))
+            store.change(HOLD, ())
+
+    with pytest.raises(StoreDown):
+        lose()
+    assert held_by_hand(store) == 0
+
+
+def test_a_row_that_no_query_would_find_is_refused(store: MySqlStore) -> None:
+    columns = "INSERT INTO {entries} (state, claim, due_ms, received_ms, event) VALUES (?, ?, ?, 0, '{}')"
+    for state, claimed, due in ((0, 1, None), (0, None, 1), (1, None, None), (2, None, None), (3, None, 1)):
+        with pytest.raises(DatabaseMistake):
+            store.change(columns.replace("'{}'", "'x'"), (state, claimed, due))
+
+
+# A long backlog.
+
+BACKLOG: Final = 40_000
+
+
+@pytest.fixture
+def backlog(store: MySqlStore) -> tuple[MySqlStore, int]:
+    """Ready entries, ones of one conversation, ended ones and seen ids; a store and its life."""
+    life = store.enlist()
+    tens = "(SELECT slot FROM {slots} LIMIT 10) AS s, {slots} AS t"
+    assert BACKLOG <= 10 * mysql_schema.SLOTS
+    for state, key, event in ((0, None, '\'{"platform":"line","kind":"x","raw":{}}\''), (3, b"line user hot", "'[]'")):
+        store.change(
+            "INSERT INTO {entries} (state, conversation, received_ms, event)"
+            f" SELECT ?, ?, 0, {event} FROM {tens} LIMIT {BACKLOG}".replace('{"', '{"'),
+            (state, key),
+        )
+    ended = "INSERT INTO {ended} (number, state, received_ms, ended_ms, event) SELECT"
+    store.change(f"{ended} 100000000 + s.slot * 10000 + t.slot, 4, 0, {2 * NOW_MS}, '' FROM {tens}", ())
+    seen = "INSERT INTO {seen} (platform, event_id, seen_ms) SELECT"
+    store.change(f"{seen} 'x', CONCAT(s.slot, '.', t.slot), {2 * NOW_MS} FROM {tens}", ())
+    return store, life
+
+
+def rows_read(store: MySqlStore, do: Callable[[], object]) -> int:
+    """How many rows or index entries the server visited for it."""
+
+    def total() -> int:
+        return sum(int(value) for _, value in store.rows("SHOW SESSION STATUS LIKE 'Handler_read%'", ()))
+
+    total()
+    before = total()
+    between = total() - before  # what asking costs
+    before = total()
+    do()
+    return total() - before - between
+
+
+def test_a_backlog_slows_nothing(backlog: tuple[MySqlStore, int]) -> None:
+    store, life = backlog
+    entries = run(store, life, *(event_of(str(i), of=f"u{i}", id=str(i)) for i in range(10)))
+    assert len(entries) == 10
+    steps: list[tuple[str, Callable[[], object], int]] = [
+        ("look", lambda: store.look(life), 40),
+        ("put", lambda: put(store, life, event_of("a", of="a", id="a"), event_of("b", of="hot"), run_max=9), 60),
+        ("claim", lambda: claim(store, life, 10), 80),
+        ("settle", lambda: settle(store, life, Outcome(State.RETRY), *entries[:5]), 120),
+        ("settle", lambda: settle(store, life, DONE, *entries[5:]), 120),
+        ("due", lambda: store.tidy(life, NOW_MS), 1500),  # a part of the ids is looked at
+        ("promote", lambda: store.promote(["line user hot"]), 30),
+        ("orphans", lambda: store.orphans(life, []), 300),
+    ]
+    for name, do, rows_max in steps:
+        assert rows_read(store, do) <= rows_max, name
+
+
+PLANS: Final[list[tuple[str, Sequence[object]]]] = [
+    (mysql_turn.CLAIM, (100,)),
+    (mysql_turn.FENCE, (0, 1)),
+    (module.LOOK, (1, 1, 1, 1, 1, 1)),
+    (module.WAKE, (1,)),
+    (module.RUNNING_OF, (1,)),
+    (module.PURGE_SEEN, ()),
+    (module.PURGE_DONE, (1,)),
+    (mysql_tables.survey_sql(2), (0, b"line user hot", 1, b"line user cold")),
+    ("DELETE FROM gbot_entries WHERE number IN %s AND claim = 1", ([1, 2, 3],)),
+    (f"{mysql_tables.BACK} WHERE number IN %s AND claim = 1", ([1, 2, 3],)),
+]
+
+
+def test_no_plan_scans_or_sorts(backlog: tuple[MySqlStore, int], other: Connection) -> None:
+    for sql, args in PLANS:
+        plan = other.rows(f"EXPLAIN {sql}", args)
+        assert plan
+        for _, _, table, kind, _, key, _, _, _, extra in plan:
+            if table and table.startswith("gbot_") and table != "gbot_workers":
+                assert kind != "ALL", (sql, plan)
+                assert key, (sql, plan)
+            assert "filesort" not in (extra or ""), (sql, plan)
+
+
+# Two workers at once.
+
+
+TURNS: Final = 120
+
+
+class Hammer:
+    """A worker that puts, settles and claims at random, and writes down what it ran."""
+
+    def __init__(self, store: MySqlStore, seed: int, ran: list[str]) -> None:
+        self.store = store
+        self.life = store.enlist()
+        self._random = random.Random(seed)
+        self._name = seed
+        self._put = 0
+        self._ran = ran
+        self.running: list[Entry] = []
+
+    def turn(self, put_max: int = 3) -> Turned:
+        chance = self._random
+        chance.shuffle(self.running)
+        cut = chance.randint(0, len(self.running))
+        settled, self.running = self.running[:cut], self.running[cut:]
+        outcomes = [Outcome(chance.choices([State.DONE, State.RELEASED, State.RETRY], [8, 1, 1])[0]) for _ in settled]
+        events = [self._event() for _ in range(chance.randint(0, put_max))]
+        settlements = list(zip(settled, outcomes, strict=True))
+        turned = self.store.turn(
+            self.life, Work(NOW_MS, settlements, events, chance.randint(0, 2), chance.randint(0, 2))
+        )
+        assert turned.late == 0
+        self._ran += [entry.event.text or "" for entry, outcome in settlements if outcome.state is State.DONE]
+        self.running += turned.running
+        if chance.random() < 0.2:
+            self.store.tidy(self.life, NOW_MS)
+        return turned
+
+    def _event(self) -> Event:
+        self._put += 1
+        return event_of(f"{self._name}.{self._put}", of=f"u{self._random.randint(1, 4)}")
+
+
+def check_conversations(store: MySqlStore, strict: bool) -> None:
+    """One statement sees one moment: no conversation is in two hands, and none is forgotten."""
+    by_conversation: dict[bytes, list[tuple[int, int, int | None]]] = {}
+    for conversation, *row in store.rows("SELECT conversation, number, state, claim FROM {entries}", ()):
+        by_conversation.setdefault(conversation, []).append((row[0], row[1], row[2]))
+    for rows in by_conversation.values():
+        places = Counter(state for _, state, _ in rows)
+        claims = {claimed for _, state, claimed in rows if state == Place.RUNNING}
+        assert len(claims) <= 1, rows
+        assert places[Place.READY] <= (0 if claims else 1), rows
+        if places[Place.BEHIND]:
+            first = min(number for number, state, _ in rows if state == Place.BEHIND)
+            waits = strict and any(number < first for number, state, _ in rows if state == Place.WAITING)
+            assert claims or places[Place.READY] or waits, rows
+
+
+@pytest.mark.parametrize("policy", [STRICT, RELAXED], ids=["strict", "relaxed"])
+def test_conversations_are_kept_whatever_two_workers_do_at_once(
+    make_store: MakeStore, admin: Connection, policy: Policy
+) -> None:
+    admin.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 2")  # nobody pulls the plug here
+    ran: list[str] = []
+    workers = [Hammer(make_store(policy), seed, ran) for seed in (1, 2, 3)]
+    watcher = make_store(policy)
+    over = threading.Event()
+
+    def hammer(worker: Hammer) -> int:
+        return sum(worker.turn().stored for _ in range(TURNS))
+
+    def watch() -> int:
+        looks = 0
+        while not over.is_set():
+            check_conversations(watcher, policy.strict)
+            looks += 1
+        return looks
+
+    watching = Background(watch)
+    with ThreadPoolExecutor(3) as pool:
+        stored = sum(pool.map(hammer, workers))
+    over.set()
+    assert watching.result() > 10
+    while count(watcher):
+        for worker in workers:
+            worker.turn(put_max=0)
+        check_conversations(watcher, policy.strict)
+    assert len(ran) == len(set(ran)) == stored
+    assert watcher.look(workers[0].life).held == 0
+    admin.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
