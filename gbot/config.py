@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from urllib.parse import urlsplit
 from gbot.errors import ConfigError
 
 ENV_PREFIX = "GBOT_"
+INBOX_MAX_MEMORY = 100_000
+INBOX_MAX_STORED = 1_000_000
 CONFIG_VARIABLE = "GBOT_CONFIG"  # names the TOML file where --config does not
 FILE_SOURCE = f"--config or {CONFIG_VARIABLE}"
 
@@ -124,14 +127,31 @@ def _url() -> Kind:
     return Kind("an address that begins with https:// or http:// and holds no password", read, "URL")
 
 
+def _inbox() -> Kind:
+    def read(text: str) -> str:
+        if text.startswith("mysql:"):
+            parts = urlsplit(text)
+            if not parts.hostname or len(parts.path) < 2 or parts.port == 0:  # port raises ValueError too
+                raise ValueError
+        elif text not in ("memory:", "sqlite:") and not re.fullmatch(r"sqlite:///[^\0?#]*[^\0?#/]", text):
+            raise ValueError
+        return text
+
+    return Kind("memory:, sqlite:, sqlite:///PATH or mysql://USER:PASSWORD@HOST/DATABASE", read, "URL")
+
+
 ADDRESS = _listening()
+INBOX = _inbox()
 PATH = _matching(r"[^\0]+", "the path of a file", "PATH")
 API_BASE = _url()
 
 
-def _setting(kind: Kind, default: Any, sentence: str, *, flag: bool = True, secret: bool = False) -> Any:
+def _setting(
+    kind: Kind, default: Any, sentence: str, *, flag: bool = True, secret: bool = False, shown: bool = True
+) -> Any:
+    """``secret`` is never shown, ``shown=False`` only not as a part of the whole: it may hold a password."""
     metadata = {"kind": kind, "sentence": sentence, "flag": flag, "secret": secret}
-    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+    return dataclasses.field(default=default, metadata=metadata, repr=shown and not secret)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,14 +164,45 @@ class Config:
     platforms: tuple[str, ...] = _setting(
         _words("line", "plain"), (), "Platforms to serve; by default those with a secret, or plain if none has."
     )
-    inbox: str = _setting(_choice("memory:"), "memory:", "Where accepted events rest; memory: is lost on a crash.")
-    inbox_max: int = _setting(
-        _integer(1, 10_000_000), 100_000, "How many events may wait or run; above it deliveries get 503."
+    inbox: str = _setting(
+        INBOX,
+        "sqlite:",
+        "Where accepted events rest: sqlite: is a file in the state directory, sqlite:///PATH another one, "
+        "mysql://USER@HOST/DATABASE is shared by several nodes, memory: is lost on a crash.",
+        shown=False,
+    )
+    inbox_max: int | None = _setting(
+        _integer(1, 100_000_000),
+        None,
+        "How many events may wait, run or be dead; above it deliveries get 503. "
+        f"By default {INBOX_MAX_MEMORY} in memory: and {INBOX_MAX_STORED} elsewhere.",
     )
     inbox_bytes_max: int = _setting(
         _integer(1024, 2**40, "BYTES"),
         64 * 1024 * 1024,
-        "How many bytes of deliveries may wait or run; above it deliveries get 503.",
+        "How many bytes of deliveries may be in memory and not stored (memory: never stores them); "
+        "above it deliveries get 503.",
+    )
+    ack: str = _setting(
+        _choice("stored", "received"),
+        "stored",
+        "When deliveries are answered: once stored, or as soon as received, which loses events in a crash.",
+    )
+    dedup_window: float = _setting(
+        _seconds(60, 30 * 86_400),
+        25 * 3600.0,
+        "How long an event's id is remembered, so that one that the platform sends again does not run again.",
+    )
+    attempts_max: int = _setting(
+        _integer(1, 1000), 5, "How often an event is run in all when its handler fails; then it is kept as dead."
+    )
+    order: str = _setting(
+        _choice("strict", "relaxed"),
+        "strict",
+        "Whether a conversation's later events wait while one is to be tried again, or overtake it.",
+    )
+    keep_done: float = _setting(
+        _seconds(1, 366 * 86_400, "not at all"), 0.0, "How long events are kept when they are done; 0: not at all."
     )
     body_bytes_max: int = _setting(
         _integer(1024, 100 * 1024 * 1024, "BYTES"), 1024 * 1024, "The largest delivery taken, in bytes."
@@ -179,6 +230,13 @@ class Config:
     line_api_base: str = _setting(
         API_BASE, "https://api.line.me", "Where the LINE API is, for tests against another one.", flag=False
     )
+
+    @property
+    def entries_max(self) -> int:
+        """``inbox_max``, or what it is by default for this kind of inbox."""
+        if self.inbox_max is not None:
+            return self.inbox_max
+        return INBOX_MAX_MEMORY if self.inbox == "memory:" else INBOX_MAX_STORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +270,7 @@ class Setting:
     def refuse(self, given: object, written_as: str, source: str) -> NoReturn:
         if self.is_secret and given == "":
             shown = "nothing"
-        elif self.is_secret or "@" in str(given):
+        elif self.is_secret or "@" in str(given) or str(given).startswith("mysql:"):
             shown = "a value that is not shown because it is secret, or may hold a password"
         else:
             shown = repr(given)
@@ -237,10 +295,13 @@ def _table() -> dict[str, Setting]:
 SETTINGS: Mapping[str, Setting] = _table()
 
 
-def load(flags: Mapping[str, str | None], environ: Mapping[str, str], file: Path | None) -> tuple[Config, list[str]]:
+def load(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], file: Path | None, *, serving: bool = True
+) -> tuple[Config, list[str]]:
     """Make the Config, and sentences about what looks like a mistake but need not be one. Raises ConfigError.
 
-    ``flags`` maps setting names to what was given on the command line; ``file`` is a TOML file, or None.
+    ``flags`` maps setting names to what was given on the command line; ``file`` is a TOML file, or None. Without
+    ``serving``, what only a server needs may be missing: secrets are not in every operator's shell.
     """
     values = _from_file(file) if file is not None else {}
     for row in SETTINGS.values():
@@ -249,9 +310,33 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str], file: Path
         given = flags.get(row.name)
         if given is not None:
             values[row.name] = row.read(given, "--" + row.key, "the command line")
+    _check_no_password(flags.get("inbox"))
     config = Config(**values)
-    _check_together(config)
+    if config.inbox == "sqlite:":
+        config = dataclasses.replace(config, inbox=f"sqlite://{_state_directory(environ)}/inbox.sqlite3")
+    if serving:
+        _check_together(config)
     return config, [*_unknown_variables(environ), *_odd_combinations(config)]
+
+
+def _check_no_password(inbox: str | None) -> None:
+    """A command line can be read by every user of the machine. Raises ConfigError."""
+    if inbox is not None and urlsplit(inbox).password:
+        variable = SETTINGS["inbox"].variable
+        raise ConfigError(
+            "--inbox", f"a URL without a password ({variable} may hold one)", "one with a password", "the command line"
+        )
+
+
+def _state_directory(environ: Mapping[str, str]) -> str:
+    """Where state goes: systemd's StateDirectory=, else the XDG base directory for state."""
+    given = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given.startswith("/"):
+        return given.rstrip("/")
+    base = environ.get("XDG_STATE_HOME", "")
+    if not base.startswith("/"):
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return os.path.join(base, "gbot")
 
 
 def _check_together(config: Config) -> None:
@@ -270,8 +355,8 @@ def _odd_combinations(config: Config) -> list[str]:
     odd = []
     if config.line_channel_access_token and not config.line_channel_secret:
         odd.append("A LINE access token is set, but no LINE channel secret: LINE is not served")
-    if config.inbox_max < config.pool:
-        odd.append(f"inbox-max is below pool: no more than {config.inbox_max} handlers will run at once")
+    if config.entries_max < config.pool:
+        odd.append(f"inbox-max is below pool: no more than {config.entries_max} handlers will run at once")
     if config.inbox_bytes_max < config.body_bytes_max:
         odd.append(f"inbox-bytes-max is below body-bytes-max: deliveries of {config.inbox_bytes_max} bytes at most")
     return odd

@@ -2,8 +2,9 @@
 
 ::
 
-    start:  bot → inbox → execution → dispatcher → intake → Falcon → listener → server → sampler
-    stop:   intake refuses (503) → server closes listener and idle connections → dispatcher drains → server drains
+    start:  bot → inbox → execution → dispatcher → intake → Falcon → listener → inbox starts → server → sampler
+    stop:   intake refuses (503) → server closes listener and idle connections → dispatcher drains →
+            inbox writes down what was settled → server drains
 
 The first SIGTERM or SIGINT begins the stop; a second one, or the stop timeout when a handler never waits, ends the
 process at once.
@@ -15,6 +16,7 @@ import atexit
 import logging
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -35,7 +37,12 @@ from gbot.http_parser import Bounds
 from gbot.httpd import Server
 from gbot.inbox import Inbox
 from gbot.inbox import State as Ended
+from gbot.inboxes.desk import SqlDesk
+from gbot.inboxes.durable import Call, DurableInbox, InOneThread, directly
 from gbot.inboxes.memory import MemoryInbox
+from gbot.inboxes.mysql import MySqlStore
+from gbot.inboxes.sqlite import SqliteStore
+from gbot.inboxes.store import Desk, Policy
 from gbot.listener import listen, load_tls
 from gbot.loader import load_bot
 from gbot.outbound.sender import ApiSender, ConsoleSender
@@ -58,8 +65,11 @@ from gbot.wsgi import WsgiApp
 log = logging.getLogger(__name__)
 
 HTTP_DRAIN_S = 2.0  # for answers still being written when the handlers have ended
-STOP_OVERTIME_S = 6.0  # what the steps of a stop may take beside the handlers
+SETTLE_S = 2.0  # for outcomes to be written down when the handlers' time is over
+STOP_OVERTIME_S = 8.0  # what the steps of a stop may take beside the handlers
 API_CONNECTIONS_MAX = 1000
+# The thread that talks to SQLite takes turns with the hub; by default each turn would cost it up to 5 ms of waiting.
+SWITCH_INTERVAL_S = 0.0002
 
 
 def build_platforms(config: Config) -> list[Platform]:
@@ -83,7 +93,34 @@ def build_sender(platform: Platform, config: Config) -> Sender:
 
 def build_inbox(config: Config) -> Inbox:
     """The implementation that the URL names."""
-    return MemoryInbox(config.inbox_max, config.inbox_bytes_max)
+    strict = config.order == "strict"
+    if config.inbox == "memory:":
+        return MemoryInbox(
+            config.entries_max, config.inbox_bytes_max, strict=strict, dedup_window_s=config.dedup_window
+        )
+    store = build_store(config)
+    call: Call = directly
+    if store.blocks:
+        call = InOneThread()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+    return DurableInbox(store, call, config.entries_max, config.inbox_bytes_max, waits=config.ack == "stored")
+
+
+def build_store(config: Config) -> SqliteStore | MySqlStore:
+    """The database that the URL names, not opened yet. Raises ConfigError for ``memory:``, which is none."""
+    policy = Policy(
+        strict=config.order == "strict",
+        dedup_window_ms=round(config.dedup_window * 1000),
+        keep_done_ms=round(config.keep_done * 1000),
+    )
+    if config.inbox.startswith("sqlite://"):
+        return SqliteStore(Path(config.inbox.removeprefix("sqlite://")), policy)
+    return MySqlStore(config.inbox, policy)
+
+
+def build_desk(config: Config) -> Desk:
+    """For work by hand on the inbox, not opened yet."""
+    return SqlDesk(build_store(config))
 
 
 class Engine:
@@ -93,15 +130,25 @@ class Engine:
         self.platforms = build_platforms(config)
         self.inbox = build_inbox(config)
         senders = {platform.name: build_sender(platform, config) for platform in self.platforms}
-        self.execution = Execution(bot, self.inbox, senders, config.handler_timeout)
-        self.dispatcher = Dispatcher(self.execution, config.pool)
-        self.intake = Intake(self.inbox, self.dispatcher.submit, config.body_bytes_max)
+        self.execution = Execution(bot, self.inbox, senders, config.handler_timeout, config.attempts_max)
+        self.dispatcher = Dispatcher(self.execution, config.pool, strict=config.order == "strict")
+        self.intake = Intake(self.inbox, config.body_bytes_max)
         self.app = application(self.platforms, self.intake)
 
+    def start(self) -> None:
+        """Begin to run what is in the inbox. Raises StartError when that cannot be used."""
+        self.inbox.start(self.dispatcher.submit, self.dispatcher.room, self.dispatcher.in_hand)
+
+    def drain(self, deadline: float) -> str:
+        """Let handlers finish, write down how they ended; returns a sentence about what was left."""
+        left = self.dispatcher.drain(deadline, give_back=self.inbox.keeps)
+        unsaved = self.inbox.stop(max(deadline, time.monotonic() + SETTLE_S))
+        return left_sentence(left, self.inbox, unsaved, self.inbox.statistics().held)
+
     def drain_at_exit(self, stop_timeout: float) -> None:
-        """For servers that do not drain handlers themselves: let them finish, and say what was left."""
+        """For servers that do not drain handlers themselves."""
         self.intake.drain()
-        log_left(self.dispatcher.drain(time.monotonic() + stop_timeout), "Stopped")
+        log.info("Stopped. %s", self.drain(time.monotonic() + stop_timeout))
 
 
 class Worker:
@@ -128,6 +175,7 @@ class Worker:
             signal.signal(number, self._on_signal)
         if self._config.sample_interval:
             self._sampler.start()  # first: it counts the greenlets that are started from then on
+        self._engine.start()
         self._server.start()
         housekeeping = [gevent.spawn(collect_garbage_calmly), gevent.spawn(flush_stdout_regularly)]
         self._announce()
@@ -147,8 +195,8 @@ class Worker:
         log.info(
             "Up to %d handlers at once, %d events held in %s; stop with SIGTERM or Ctrl-C",
             config.pool,
-            config.inbox_max,
-            config.inbox,
+            config.entries_max,
+            self._engine.inbox.place,
         )
         names = [platform.name for platform in self._engine.platforms]
         if "plain" in names and not self._listener.is_loopback:
@@ -170,7 +218,9 @@ class Worker:
         try:
             statistics = self._engine.dispatcher.statistics()
             left = Leftovers(statistics.running, statistics.waiting)
-            logs.warn_at_once(left_sentence(left, "Stopped at once"))
+            inbox, here = self._engine.inbox, left.running + left.waiting
+            held = inbox.statistics()
+            logs.warn_at_once(f"Stopped at once. {left_sentence(left, inbox, held.unsaved, held.held - here)}")
             self._listener.remove_file()
         finally:
             os._exit(0)
@@ -182,15 +232,16 @@ class Worker:
         self._engine.intake.drain()
         self._server.stop()
         self._listener.remove_file()
-        left = self._engine.dispatcher.drain(deadline)
+        left = self._engine.drain(deadline)
         self._server.drain(time.monotonic() + HTTP_DRAIN_S)
         self._sampler.stop()
-        log_left(left, "Stopped")
+        log.info("Stopped. %s", left)
 
     def _load(self) -> Load:
         dispatcher = self._engine.dispatcher.statistics()
         http = self._server.statistics()
-        settled = self._engine.inbox.statistics().settled
+        execution = self._engine.execution.statistics()
+        inbox = self._engine.inbox.statistics()
         return Load(
             running=dispatcher.running,
             pool_size=dispatcher.pool_size,
@@ -198,25 +249,34 @@ class Worker:
             pool_greenlets=dispatcher.greenlets,
             connections=http.connections,
             events_finished=dispatcher.finished,
-            events_failed=settled[Ended.DEAD],
-            events_timed_out=settled[Ended.TIMED_OUT],
-            events_unhandled=settled[Ended.UNHANDLED],
+            events_failed=execution.failed,
+            events_timed_out=execution.timed_out,
+            events_unhandled=inbox.settled[Ended.UNHANDLED],
+            events_dead=inbox.settled[Ended.DEAD],
+            events_held=inbox.held,
+            events_duplicate=inbox.duplicates,
+            outcomes_unsaved=inbox.unsaved,
             requests_refused=http.refused + self._engine.intake.refusals.total,
         )
 
 
-def left_sentence(left: Leftovers, how: str) -> str:
-    """What a stop left undone, and what becomes of it."""
-    if not left.running and not left.waiting:
-        return f"{how}. Nothing was left to do"
-    return (
-        f"{how}. Left: {left.running} running handlers were stopped and {left.waiting} waiting events never started; "
-        "the memory: inbox has lost them"
-    )
-
-
-def log_left(left: Leftovers, how: str) -> None:
-    log.log(logging.WARNING if left.running or left.waiting else logging.INFO, "%s", left_sentence(left, how))
+def left_sentence(left: Leftovers, inbox: Inbox, unsaved: int, put_off: int) -> str:
+    """What a stop left undone, and what becomes of it; ``put_off`` events were to be tried again later."""
+    sentences = []
+    unstored = inbox.statistics().unstored
+    if left.running or left.waiting:
+        fate = "the next start runs them" if inbox.keeps else f"the {inbox.place} inbox has lost them"
+        sentences.append(
+            f"Left: {left.running} running handlers were stopped and {left.waiting} waiting events never started; "
+            f"{fate}"
+        )
+    if put_off > 0 and not inbox.keeps:
+        sentences.append(f"{put_off} events that were to be tried again are lost")
+    if unstored:
+        sentences.append(f"{unstored} events that were on their way into the store are lost, or will be sent again")
+    if unsaved:
+        sentences.append(f"{unsaved} outcomes could not be written down: these events run again")
+    return ". ".join(sentences) or "Nothing was left to do"
 
 
 def wsgi(app: str) -> WsgiApp:
@@ -234,5 +294,6 @@ def wsgi(app: str) -> WsgiApp:
     for sentence in warnings:
         logs.warn(sentence)
     engine = Engine(config, load_bot(app))
+    engine.start()
     atexit.register(engine.drain_at_exit, config.stop_timeout)
     return engine.app

@@ -16,8 +16,16 @@ from tests.journeys.processes import ROOT, Program, Served
 from tests.rig import Rig
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever is started without an inbox of its own leaves the home directory alone."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 class MakeRig(Protocol):
-    def __call__(self, bot: Bot, pool: int = 10, timeout_s: float = 0.0) -> Rig: ...
+    def __call__(
+        self, bot: Bot, pool: int = 10, timeout_s: float = 0.0, attempts_max: int = 1, strict: bool = True
+    ) -> Rig: ...
 
 
 class Serve(Protocol):
@@ -29,8 +37,10 @@ def make_rig() -> Iterator[MakeRig]:
     """Makes rigs and stops them at the end of the test."""
     rigs: list[Rig] = []
 
-    def make(bot: Bot, pool: int = 10, timeout_s: float = 0.0) -> Rig:
-        rigs.append(Rig(bot, pool, timeout_s))
+    def make(
+        bot: Bot, pool: int = 10, timeout_s: float = 0.0, attempts_max: int = 1, strict: bool = True
+    ) -> Rig:
+        rigs.append(Rig(bot, pool, timeout_s, attempts_max, strict))
         return rigs[-1]
 
     yield make
@@ -48,11 +58,12 @@ def programs() -> Iterator[list[Program]]:
 
 
 @pytest.fixture
-def serve(programs: list[Program]) -> Serve:
-    """Starts ``gbot serve`` on a free port of 127.0.0.1 unless the arguments say otherwise."""
+def serve(programs: list[Program], tmp_path: Path) -> Serve:
+    """Starts ``gbot serve`` on a free port of 127.0.0.1 and on the test's own inbox unless told otherwise."""
 
     def start(*arguments: str, environ: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Served:
-        served = Served(*arguments, environ={"GBOT_PORT": "0"} | dict(environ or {}), cwd=cwd)
+        own = {"GBOT_PORT": "0", "STATE_DIRECTORY": str(tmp_path / "state")}
+        served = Served(*arguments, environ=own | dict(environ or {}), cwd=cwd)
         programs.append(served)
         return served
 

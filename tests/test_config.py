@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gbot.config import SETTINGS, Config, Setting, load
+from gbot.config import INBOX_MAX_MEMORY, INBOX_MAX_STORED, SETTINGS, Config, Setting, load
 from gbot.errors import ConfigError
 
 # For each setting: three texts that are right, and what they mean. Kept apart from the table on purpose: a new setting
@@ -21,9 +21,24 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "port": [("0", 0), ("8080", 8080), ("65535", 65535)],
     "pool": [("1", 1), ("100", 100), ("1000000", 1_000_000)],
     "platforms": [("line", ("line",)), ("plain", ("plain",)), ("plain, line,plain", ("plain", "line"))],
-    "inbox": [("memory:", "memory:")] * 3,
-    "inbox_max": [("1", 1), ("50", 50), ("10000000", 10_000_000)],
+    "inbox": [
+        (
+            "mysql://u@db.example:3306/gbot?unix_socket=/run/my.sock",
+            "mysql://u@db.example:3306/gbot?unix_socket=/run/my.sock",
+        ),
+        ("sqlite:///var/lib/a b/inbox.db", "sqlite:///var/lib/a b/inbox.db"),
+        ("memory:", "memory:"),
+        ("sqlite:", "sqlite:///state/gbot/inbox.sqlite3"),
+        ("sqlite:////x", "sqlite:////x"),
+        ("mysql://u:p%40ss@[::1]/gbot", "mysql://u:p%40ss@[::1]/gbot"),
+    ],
+    "inbox_max": [("1", 1), ("50", 50), ("100000000", 100_000_000)],
     "inbox_bytes_max": [("1048576", 1_048_576), ("2000000", 2_000_000), ("1099511627776", 2**40)],
+    "ack": [("received", "received"), ("stored", "stored"), ("received", "received")],
+    "dedup_window": [("60", 60.0), ("3600.5", 3600.5), ("2592000", 2_592_000.0)],
+    "attempts_max": [("1", 1), ("3", 3), ("1000", 1000)],
+    "order": [("relaxed", "relaxed"), ("strict", "strict"), ("relaxed", "relaxed")],
+    "keep_done": [("0", 0.0), ("1", 1.0), ("31622400", 31_622_400.0)],
     "body_bytes_max": [("1024", 1024), ("65536", 65536), ("104857600", 104_857_600)],
     "connections_max": [("1", 1), ("64", 64), ("1000000", 1_000_000)],
     "handler_timeout": [("0", 0.0), ("0.1", 0.1), ("86400", 86400.0)],
@@ -43,9 +58,28 @@ BAD: dict[str, list[str]] = {
     "port": ["", "-1", "65536", "4000.0", "0x10", "four", " 80", "80\n", "٤", "9" * 30],
     "pool": ["", "0", "-5", "1000001", "1e3", "many"],
     "platforms": ["slack", "line plain", "line,slack", "LINE"],
-    "inbox": ["", "memory", "sqlite:/x", "memory:x"],
-    "inbox_max": ["", "0", "10000001", "1_000"],
+    "inbox": [
+        *("", "memory", "memory:x", "memory://", "Memory:", " memory:", "memory:\n"),
+        *(
+            "sqlite",
+            "sqlite:/x",
+            "sqlite://x",
+            "sqlite:///",
+            "sqlite:///x/",
+            "sqlite:///a\0b",
+            "sqlite:///a?b",
+            "SQLITE:",
+        ),
+        *("mysql:", "mysql://", "mysql://h", "mysql://h/", "mysql:///db", "mysql://u@/db", "mysql://h:0/db"),
+        *("mysql://h:99999/db", "mysql://h:port/db", "mysql://[::1/db", "postgres://h/db", "/var/lib/inbox"),
+    ],
+    "inbox_max": ["", "0", "100000001", "1_000"],
     "inbox_bytes_max": ["", "1023", "1099511627777", "64MB"],
+    "ack": ["", "Stored", "now"],
+    "dedup_window": ["", "0", "59", "2592001", "-60", "25h"],
+    "attempts_max": ["", "0", "1001", "-1", "2.0"],
+    "order": ["", "STRICT", "none"],
+    "keep_done": ["", "0.5", "31622401", "-1", "1d"],
     "body_bytes_max": ["", "1023", "104857601", "1MB"],
     "connections_max": ["", "0", "1000001"],
     "handler_timeout": ["", "0.05", "86401", "-1", "nan", "inf", "1e3", "5s", ".5"],
@@ -78,13 +112,15 @@ BAD_VALUES = [
     for name, texts in BAD.items()
     for number, text in enumerate(texts)
 ]
+STATE = {"STATE_DIRECTORY": "/state/gbot"}
+DEFAULTS = {"inbox": "sqlite:///state/gbot/inbox.sqlite3"}  # where a default says more than it is
 COMPANIONS = {"tls_cert": {"GBOT_TLS_KEY": "k"}, "tls_key": {"GBOT_TLS_CERT": "c"}, "platforms": {}}
 LINE_SECRET = {"GBOT_LINE_CHANNEL_SECRET": "companion"}
 
 
 def companions(row: Setting) -> dict[str, str]:
     """What must be set besides, so that the settings make sense together."""
-    return COMPANIONS.get(row.name, {}) | (LINE_SECRET if row.name == "platforms" else {})
+    return STATE | COMPANIONS.get(row.name, {}) | (LINE_SECRET if row.name == "platforms" else {})
 
 
 def toml(path: Path, **values: object) -> Path:
@@ -112,8 +148,8 @@ def test_the_tables_of_this_module_have_every_setting() -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_default_is_used_where_nothing_is_given(row: Setting) -> None:
-    config, warnings = load({}, {}, None)
-    assert getattr(config, row.name) == row.default
+    config, warnings = load({}, STATE, None)
+    assert getattr(config, row.name) == DEFAULTS.get(row.name, row.default)
     assert warnings == []
 
 
@@ -134,7 +170,7 @@ def test_the_environment_goes_before_the_file(row: Setting, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("row", FLAG_ROWS)
 def test_a_flag_goes_before_the_environment_and_the_file(row: Setting, tmp_path: Path) -> None:
-    (in_file, _), (in_environ, _), (in_flag, value) = GOOD[row.name]
+    (in_file, _), (in_environ, _), (in_flag, value) = GOOD[row.name][:3]
     file = toml(tmp_path / "gbot.toml", **{row.name: in_file})
     config, _ = load({row.name: in_flag}, companions(row) | {row.variable: in_environ}, file)
     assert getattr(config, row.name) == value
@@ -163,7 +199,7 @@ def test_a_bad_value_is_refused_with_its_name_and_source(row: Setting, text: str
     if row.has_flag:
         in_flag = refusal({row.name: text})
         assert (in_flag.name, in_flag.source) == ("--" + row.key, "the command line")
-        assert in_flag.given == repr(text)
+        assert in_flag.given == repr(text) or text.startswith("mysql:")  # which may hold a password
     if text.isascii():
         path = toml(tmp_path / "gbot.toml", **{row.name: text})
         in_file = refusal(file=path)
@@ -279,6 +315,95 @@ def test_a_secret_has_no_flag_and_is_never_shown(row: Setting, tmp_path: Path) -
 def test_the_secrets_are_known_by_their_names() -> None:
     secrets = {row.name for row in SETTINGS.values() if row.is_secret}
     assert secrets == {name for name in SETTINGS if "secret" in name or "token" in name}
+
+
+# ---- the inbox
+
+
+INBOX_PASSWORDS = ["mysql://u:pa55@h/db", "mysql://u:pa55@h:port/db", "mysql://u:pa55@/db", "mysql://u:pa55@h/"]
+
+
+def test_the_password_of_the_inbox_is_taken_and_not_shown(tmp_path: Path) -> None:
+    url = "mysql://u:pa55@h/db"
+    for config in (load({}, {"GBOT_INBOX": url}, None)[0], load({}, {}, toml(tmp_path / "gbot.toml", inbox=url))[0]):
+        assert config.inbox == url
+        assert "pa55" not in repr(config)
+        assert "pa55" not in str(config)
+        assert "mysql:" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    "url", [*INBOX_PASSWORDS[1:], "mysql://u:pa55@h", "mysql:u:pa55@h/db", "mysql//u:pa55@h/db", "mysq://u:pa55@h/db"]
+)
+def test_the_password_of_an_inbox_that_cannot_be_is_not_shown(url: str, tmp_path: Path) -> None:
+    errors = [
+        refusal(environ={"GBOT_INBOX": url}),
+        refusal({"inbox": url}),
+        refusal(file=toml(tmp_path / "gbot.toml", inbox=url)),
+    ]
+    for error in errors:
+        assert "pa55" not in str(error)
+        assert "pa55" not in repr(error)
+
+
+def test_a_password_in_a_place_where_none_belongs_is_not_shown() -> None:
+    assert "pa55" not in str(refusal(environ={"GBOT_INBOX": "mysql://root:pa55/db"}))  # the host was forgotten
+
+
+@pytest.mark.parametrize("url", ["mysql://u:pa55@h/db", "mysql://:pa55@h/db", "mysql://u:pa55%40@h/db?tls=off"])
+def test_a_command_line_may_not_hold_the_password_of_the_inbox(url: str) -> None:
+    error = refusal({"inbox": url})
+    assert (error.name, error.source) == ("--inbox", "the command line")
+    assert "GBOT_INBOX may hold one" in str(error)
+    assert "pa55" not in str(error)
+
+
+def test_a_command_line_may_name_a_database_without_a_password() -> None:
+    config, _ = load({"inbox": "mysql://u@h/db"}, {"GBOT_INBOX": "mysql://u:pa55@h/db"}, None)
+    assert config.inbox == "mysql://u@h/db"
+
+
+@pytest.mark.parametrize(
+    ("environ", "directory"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/gbot"}, "/var/lib/gbot"),
+        ({"STATE_DIRECTORY": "/var/lib/gbot:/var/lib/other", "XDG_STATE_HOME": "/x", "HOME": "/h"}, "/var/lib/gbot"),
+        ({"STATE_DIRECTORY": "/var/lib/gbot/", "HOME": "/h"}, "/var/lib/gbot"),
+        ({"XDG_STATE_HOME": "/x/state", "HOME": "/h"}, "/x/state/gbot"),
+        ({"STATE_DIRECTORY": "", "XDG_STATE_HOME": "", "HOME": "/h"}, "/h/.local/state/gbot"),
+        ({"STATE_DIRECTORY": "relative", "XDG_STATE_HOME": "relative", "HOME": "/h"}, "/h/.local/state/gbot"),
+        ({"HOME": "/h"}, "/h/.local/state/gbot"),
+    ],
+)
+@pytest.mark.parametrize("given", [{}, {"GBOT_INBOX": "sqlite:"}])
+def test_the_state_directory_is_where_the_system_says(
+    environ: dict[str, str], directory: str, given: dict[str, str]
+) -> None:
+    config, warnings = load({}, environ | given, None)
+    assert config.inbox == f"sqlite://{directory}/inbox.sqlite3"
+    assert warnings == []
+
+
+def test_without_any_of_them_it_is_below_the_users_home() -> None:
+    config, _ = load({}, {}, None)
+    assert config.inbox.startswith("sqlite:///")
+    assert config.inbox.endswith("/.local/state/gbot/inbox.sqlite3")
+
+
+@pytest.mark.parametrize(
+    ("environ", "entries_max"),
+    [
+        ({"GBOT_INBOX": "memory:"}, INBOX_MAX_MEMORY),
+        ({}, INBOX_MAX_STORED),
+        ({"GBOT_INBOX": "mysql://u@h/db"}, INBOX_MAX_STORED),
+        ({"GBOT_INBOX": "memory:", "GBOT_INBOX_MAX": "7000"}, 7000),
+        ({"GBOT_INBOX_MAX": "7000"}, 7000),
+    ],
+)
+def test_how_many_events_an_inbox_holds_by_default_depends_on_where_it_is(
+    environ: dict[str, str], entries_max: int
+) -> None:
+    assert load({}, environ, None)[0].entries_max == entries_max
 
 
 # ---- any text at all

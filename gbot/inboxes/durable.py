@@ -1,0 +1,292 @@
+"""The durable inbox: one worker's side of a store that keeps entries on disk. 200 then means: stored.
+
+One greenlet talks to the store, one *turn* at a time, and everything that was asked for meanwhile goes into the next
+turn: a hundred deliveries and the outcomes of a thousand handlers share one commit (group commit). A turn first writes
+outcomes down, then stores events, then claims what is ready, all in one transaction::
+
+    put ──▶ parcels ──┐                         ┌─▶ 200 for each parcel
+                      ├──▶ store.turn (commit) ─┼─▶ submit: what runs at once, and what was claimed
+    settle ▶ outcomes ┘                         └─▶ outcomes are gone from memory
+
+**No polling, no reading back.** An event runs from memory in the worker that stored it if that has room. What has no
+room stays in the store alone and is claimed in the turns that write outcomes down, which is when there is room again.
+Once a second the store is looked at with one query: for what other workers have left, or what has come due.
+
+**When the store is down** (no connection, full disk) deliveries get 503 at once, and those that had begun after
+PUT_TIMEOUT_S at the latest; handlers go on, their outcomes are kept in their order and written down as soon as the
+store answers. A commit whose answer was lost may have stored entries that nobody knows of: they are put back before
+anything else.
+
+**When another worker thought this one gone**, it begins a new life; outcomes of entries that were taken away are
+refused by the store and counted as late.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, ParamSpec, Protocol, TypeVar, cast
+
+import gevent
+import gevent.event
+from gevent.threadpool import ThreadPool
+
+from gbot.errors import DeliveryTooLarge, InboxFull, StoreUnavailable
+from gbot.event import Event
+from gbot.inbox import RETRY, Entry, InboxStatistics, InHand, Outcome, Room, State, Submit
+from gbot.inboxes.health import Health
+from gbot.inboxes.parcels import Parcels
+from gbot.inboxes.store import LifeEnded, Store, StoreDown, Turned, Work
+
+log = logging.getLogger(__name__)
+
+LOOK_INTERVAL_S: Final = 1.0
+TURN_EVENTS_MAX: Final = 2000
+TURN_OUTCOMES_MAX: Final = 5000
+PAUSE_S: Final = 0.25  # between two tries while the store is down
+NEVER: Final = float("inf")
+LEAVES_STORE: Final = (State.DONE, State.UNHANDLED, State.DROPPED)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """How a method of the store is called: directly, or in a native thread while the hub goes on."""
+
+    def __call__(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+def directly(method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """A Call for stores whose waiting is cooperative."""
+    return method(*args, **kwargs)
+
+
+class InOneThread:
+    """A Call for stores that block: always the same native thread, while the hub goes on."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPool(1)
+
+    def __call__(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        def caught() -> tuple[T | None, BaseException | None]:
+            """gevent would print what a thread raises, beside raising it here."""
+            try:
+                return method(*args, **kwargs), None
+            except BaseException as error:
+                return None, error
+
+        result, error = self._pool.apply(caught)
+        if error is not None:
+            raise error
+        return cast("T", result)
+
+
+class DurableInbox:
+    """Keeps entries in ``store``: at most ``held_max`` of them, and ``bytes_max`` bytes of deliveries not yet stored.
+
+    ``waits`` tells whether ``put`` returns when the events are stored, or as soon as they are in memory. Other workers
+    store entries too: of theirs this one learns once a second, and the bound is as exact as that.
+    """
+
+    keeps = True
+
+    def __init__(self, store: Store, call: Call, held_max: int, bytes_max: int, waits: bool = True) -> None:
+        self.place = store.place
+        self._store = store
+        self._call = call
+        self._held_max = held_max
+        self._bytes_max = bytes_max
+        self._parcels = Parcels(bytes_max, waits)
+        self._health = Health(store.place)
+        self._life = 0  # 0: not enlisted
+        self._outcomes: list[tuple[Entry, Outcome]] = []  # to be written down, in their order
+        self._writing = 0  # outcomes in the turn that is under way
+        self._ready_left = True  # until the store has said otherwise
+        self._unsure = False  # the answer to a commit was lost
+        self._next_look = 0.0
+        self._soonest_s = NEVER  # until the soonest of the retries that are being written down
+        self._due_at = NEVER  # the soonest of those that are written down
+        self._news = gevent.event.Event()
+        self._stopping = False
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._held = self._accepted = self._refused = self._duplicates = self._late = self._rescued = 0
+        self._settled = dict.fromkeys(State, 0)
+
+    def start(self, submit: Submit, room: Room, in_hand: InHand) -> None:
+        self._submit, self._room, self._in_hand = submit, room, in_hand
+        self._call(self._store.open)
+        self._greenlet = gevent.spawn(self._run)
+
+    def put(self, events: Sequence[Event], body_bytes: int) -> None:
+        if not events:
+            return
+        try:
+            self._check(len(events), body_bytes)
+            parcel = self._parcels.add(events, body_bytes)
+            self._news.set()
+            if parcel.waiter is not None:
+                parcel.waiter.get()
+        except BaseException:
+            self._refused += len(events)
+            raise
+
+    def settle(self, entry: Entry, outcome: Outcome) -> None:
+        self._outcomes.append((entry, outcome))
+        self._settled[outcome.state] += 1
+        if outcome.state is RETRY:
+            self._soonest_s = min(self._soonest_s, outcome.after_s)
+        self._news.set()
+
+    def stop(self, deadline: float) -> int:
+        self._stopping = True
+        self._news.set()
+        if self._greenlet is not None:
+            self._greenlet.join(max(0.0, deadline - time.monotonic()))
+            self._greenlet.kill()
+        self._parcels.stop()
+        return len(self._outcomes)
+
+    def statistics(self) -> InboxStatistics:
+        return InboxStatistics(
+            held=self._held,
+            unstored=self._parcels.events,
+            unsaved=len(self._outcomes) + self._writing,
+            accepted=self._accepted,
+            refused=self._refused,
+            duplicates=self._duplicates,
+            late=self._late,
+            rescued=self._rescued,
+            settled=dict(self._settled),
+        )
+
+    def _check(self, count: int, body_bytes: int) -> None:
+        """Raise InboxFull, DeliveryTooLarge or StoreUnavailable before anything is begun."""
+        if count > self._held_max or body_bytes > self._bytes_max:
+            raise DeliveryTooLarge(
+                f"The delivery has {count} events of {body_bytes} bytes; the inbox holds {self._held_max} events "
+                f"and takes {self._bytes_max} bytes at once."
+            )
+        if self._held + self._parcels.events + count > self._held_max:
+            raise InboxFull(f"{self._held} events are waiting, running or dead; the inbox holds {self._held_max}.")
+        if self._stopping or not self._health.may_put(time.monotonic()):
+            raise StoreUnavailable("Events cannot be stored at the moment; send this again.")
+
+    # The greenlet that talks to the store.
+
+    def _run(self) -> None:
+        while not self._stopping or self._parcels or self._outcomes:
+            now = time.monotonic()
+            if not self._outcomes and not (self._parcels and self._health.may_put(now)):
+                trial_at = self._health.trial_at if self._parcels else NEVER
+                self._news.wait(max(0.0, min(self._next_look, self._due_at, trial_at) - now))
+            self._news.clear()
+            try:
+                self._step()
+            except LifeEnded:
+                log.warning("Another worker thought this one gone: what runs here may run a second time elsewhere")
+                self._life = 0
+            except StoreDown as error:
+                self._health.failed(error, len(self._outcomes), time.monotonic())
+                self._pause()
+            except Exception:
+                log.exception("A mistake in gbot or its database: a turn of the inbox failed and is tried again")
+                self._pause()
+        self._leave()
+
+    def _pause(self) -> None:
+        self._unsure = True
+        gevent.sleep(PAUSE_S)
+
+    def _step(self) -> None:
+        if not self._life:
+            self._life = self._call(self._store.enlist)
+        if self._unsure:
+            known = {entry.number for entry in self._in_hand()} | {entry.number for entry, _ in self._outcomes}
+            self._call(self._store.orphans, self._life, sorted(known))
+            self._unsure = False
+        now = time.monotonic()
+        if now >= min(self._next_look, self._due_at):
+            self._look(now)
+        may_put = bool(self._parcels) and self._health.may_put(now)
+        if may_put or self._outcomes or (self._ready_left and self._room() > 0):
+            self._turn(TURN_EVENTS_MAX if may_put else 0)
+
+    def _look(self, now: float) -> None:
+        """What have others left, what has come due, what is to be purged?"""
+        look = self._call(self._store.look, self._life)
+        self._health.answered(len(self._outcomes), False, now)
+        self._next_look, self._due_at = now + LOOK_INTERVAL_S, NEVER
+        self._held = look.held
+        self._ready_left = self._ready_left or look.ready
+        if look.tidy:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        tidied = self._call(self._store.tidy, self._life, _now_ms())
+        self._ready_left = self._ready_left or bool(tidied.woken or tidied.rescued)
+        self._rescued += tidied.rescued
+        if tidied.lives_ended:
+            names = ", ".join(map(str, tidied.lives_ended))
+            log.warning("Worker %s is gone; its %d entries run again", names, tidied.rescued)
+        if tidied.more:
+            self._next_look = 0.0
+
+    def _turn(self, events_max: int) -> None:
+        """One transaction for all that has come together."""
+        outcomes, self._outcomes = self._outcomes[:TURN_OUTCOMES_MAX], self._outcomes[TURN_OUTCOMES_MAX:]
+        parcels = self._parcels.take(events_max)
+        events = [event for parcel in parcels for event in parcel.events]
+        self._writing = len(outcomes)
+        try:
+            turned = self._call(self._store.turn, self._life, self._work(outcomes, events))
+        except BaseException as error:
+            self._outcomes = outcomes + self._outcomes
+            self._not_stored(error)
+            raise
+        finally:
+            self._writing = 0
+        self._health.answered(len(outcomes), bool(events), time.monotonic())
+        self._count(turned, outcomes)
+        self._parcels.stored()  # first the answers, then the handlers
+        if turned.running:
+            self._submit(turned.running)
+
+    def _work(self, outcomes: list[tuple[Entry, Outcome]], events: list[Event]) -> Work:
+        """New events run at once if there is room and nothing older is ready."""
+        room = self._room()
+        run_max = 0 if self._ready_left else min(room, len(events))
+        return Work(_now_ms(), outcomes, events, run_max, room - run_max, self._ready_left)
+
+    def _not_stored(self, error: BaseException) -> None:
+        """Whoever waits sends it again; what nobody waits for is kept for the next try, unless trying is no use."""
+        if isinstance(error, LifeEnded) or (isinstance(error, StoreDown) and not self._parcels.waits):
+            self._parcels.give_back()
+        else:
+            self._parcels.refuse(StoreUnavailable("The events could not be stored; send this again."))
+
+    def _count(self, turned: Turned, outcomes: list[tuple[Entry, Outcome]]) -> None:
+        self._accepted += turned.stored
+        self._duplicates += turned.duplicates
+        self._late += turned.late
+        left = sum([outcome.state in LEAVES_STORE for _, outcome in outcomes])
+        self._held = max(0, self._held + turned.stored - left)
+        if turned.late:
+            self._next_look = 0.0  # which ones of those that left were late is not told: ask how many are held
+        self._ready_left = turned.ready_left
+        self._due_at = min(self._due_at, time.monotonic() + self._soonest_s)
+        self._soonest_s = NEVER
+
+    def _leave(self) -> None:
+        """The last step of a stop."""
+        try:
+            if self._life:
+                self._call(self._store.leave, self._life)
+        except StoreDown as error:
+            log.warning("The inbox could not be told of the stop (%s); others will notice in some seconds", error)
+        self._call(self._store.close)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
