@@ -1,6 +1,7 @@
 """The command line: reads settings, calls the worker, turns errors into one line and an exit code.
 
-Exit codes: 0 stopped as asked; 1 the machine does not let the server start; 2 a setting or APP is wrong.
+Exit codes: 0 done, or stopped as asked; 1 the machine does not let the server start, or what was asked for cannot be
+done; 2 a setting or APP is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import click
 from gbot import __version__, logs
 from gbot.config import CONFIG_VARIABLE, SETTINGS, Setting, load
 from gbot.errors import BotError, ConfigError, StartError
+from gbot.inbox_cli import inbox
 from gbot.loader import DEFAULT_APP, load_bot
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,19 +56,31 @@ def _epilog() -> str:
 
 
 def run() -> None:
-    """The program: ``main`` with every refusal of the command line in one line."""
+    """The program: ``main`` with every refusal in one line, whichever command it comes from."""
     try:
         main.main(prog_name="gbot", standalone_mode=False)
+    except (ConfigError, BotError) as error:
+        _fail(error, EXIT_SETTING)
+    except StartError as error:
+        _fail(error, EXIT_START)
     except click.ClickException as error:
         _fail(Exception(f"{error.format_message()} See gbot --help, or gbot COMMAND --help."), EXIT_SETTING)
     except click.Abort:
         sys.exit(EXIT_START)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, invoke_without_command=True
+)
 @click.version_option(__version__, prog_name="gbot")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """gbot takes the webhooks of chat platforms and runs your bot's handlers."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+main.add_command(inbox)
 
 
 @main.command(epilog=_epilog(), short_help="Run a bot behind a webhook server.")
@@ -81,29 +95,21 @@ def serve(app: str, config_file: str | None, **flags: str | None) -> None:
     Every option can also be set by an environment variable (--stop-timeout is GBOT_STOP_TIMEOUT) or in the TOML
     file of --config (stop-timeout = 25). The command line goes before the environment, the environment before the file.
     """
-    try:
-        config, warnings = load(flags, os.environ, Path(config_file) if config_file is not None else None)
-        logs.configure(config.log_format, config.log_level)
-        for sentence in warnings:
-            logs.warn(sentence)
-        bot = load_bot(app)
-        from gbot.worker import Worker
+    config, warnings = load(flags, os.environ, Path(config_file) if config_file is not None else None)
+    logs.configure(config.log_format, config.log_level)
+    for sentence in warnings:
+        logs.warn(sentence)
+    bot = load_bot(app)
+    from gbot.worker import Worker
 
-        Worker(config, bot).run()
-    except (ConfigError, BotError) as error:
-        _fail(error, EXIT_SETTING)
-    except StartError as error:
-        _fail(error, EXIT_START)
+    Worker(config, bot).run()
 
 
 @main.command(short_help="List the handlers of a bot.")
 @click.argument("app", default=DEFAULT_APP, metavar="[APP]")
 def routes(app: str) -> None:
     """List the handlers of the bot APP in the order in which they are tried."""
-    try:
-        rows = [(logs.one_line(route.rule), _where(route.handler)) for route in load_bot(app).routes()]
-    except (ConfigError, BotError) as error:
-        _fail(error, EXIT_SETTING)
+    rows = [(logs.one_line(route.rule), _where(route.handler)) for route in load_bot(app).routes()]
     if not rows:
         click.echo(f"{app} has no handlers: every event will be counted as unhandled.")
     width = max((len(rule) for rule, _ in rows), default=0)

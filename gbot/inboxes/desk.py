@@ -1,0 +1,250 @@
+"""What people do with a store by hand: the SQL behind ``gbot inbox``, once for every database.
+
+It is written for what the databases have in common: ``?`` stands for a value and ``{entries}`` for a table's name,
+and the store that runs it puts its own in their place. Entries are taken in portions, each in a transaction of its
+own: workers go on in between, and what breaks off has done the portions before it. A portion locks its conversations
+and its rows first, the rows by an update that changes nothing, so that no worker claims or settles one between the
+look at it and the change.
+
+The number of entries held, which the workers keep, follows: dropping lowers it in the row of life 0; a dead entry
+counts as held, so running it again changes nothing; a done one does not, so purging changes nothing either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol
+
+from gbot.inboxes.store import Counts, Place, Record, conversation_key, show_event
+
+PORTION: Final = 500  # numbers in a transaction
+EVENTS_AT_ONCE: Final = 50  # events in memory while conversations are looked up; each may be as large as a delivery
+
+COLUMNS: Final = "SELECT number, state, attempts, rescues, received_ms"
+OF_ENTRIES: Final = f"{COLUMNS}, due_ms, NULL AS ended_ms, claim, error, event FROM {{entries}}"
+OF_ENDED: Final = f"{COLUMNS}, NULL AS due_ms, ended_ms, NULL AS claim, error, event FROM {{ended}}"
+# Where the entries of each place are, in the words of the databases' indexes: a long table is not read end to end.
+COUNTED: Final = {
+    Place.READY: "{entries} WHERE state = 0 AND claim IS NULL",
+    Place.RUNNING: "{entries} WHERE state IN (0, 1) AND claim IS NOT NULL",  # SQLite has running ones in state 0
+    Place.WAITING: "{entries} WHERE state = 2 AND due_ms IS NOT NULL",
+    Place.BEHIND: "{entries} WHERE state = 3 AND conversation IS NOT NULL",
+    Place.DEAD: "{ended} WHERE state = 4",
+    Place.DONE: "{ended} WHERE state = 5",
+}
+READY: Final = f"{COUNTED[Place.READY]} AND due_ms IS NULL"
+# "state + 0" and "number + 0" keep a database from an index that looks good and is not: of few running entries
+# among many ready ones, their numbers say nothing; of many dead ones, their state says nothing.
+LISTED: Final = {
+    Place.READY: f"{READY} AND number > ? ORDER BY number",
+    Place.RUNNING: f"{COUNTED[Place.RUNNING]} AND number + 0 > ? ORDER BY number + 0",
+    Place.WAITING: f"{COUNTED[Place.WAITING]} AND number + 0 > ? ORDER BY number + 0",
+    Place.BEHIND: f"{COUNTED[Place.BEHIND]} AND number > ? ORDER BY number",
+    Place.DEAD: "{ended} WHERE state + 0 = 4 AND number > ? ORDER BY number",
+    Place.DONE: "{ended} WHERE state + 0 = 5 AND number > ? ORDER BY number",
+}
+ENTRIES: Final = frozenset({Place.READY, Place.RUNNING, Place.WAITING, Place.BEHIND})
+ENTRIES_LISTED: Final = "{entries} WHERE number > ? ORDER BY number"
+
+
+class Sql(Protocol):
+    """The part of a store that the desk needs. All raise StoreDown."""
+
+    place: str
+
+    def rows(self, sql: str, args: Sequence[Any]) -> list[tuple[Any, ...]]: ...
+
+    def change(self, sql: str, args: Sequence[Any]) -> int:
+        """Returns how many rows it was done to."""
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """Commits at its end, and rolls back on an exception."""
+
+    def promote(self, conversations: Sequence[str]) -> object:
+        """Within a transaction: make the first one behind ready in those of these conversations that are free."""
+
+    def open(self) -> None: ...
+
+    def migrate(self) -> list[str]: ...
+
+    def close(self) -> None: ...
+
+
+class SqlDesk:
+    """A Desk over a database."""
+
+    def __init__(self, sql: Sql) -> None:
+        self._sql = sql
+        self.place = sql.place
+
+    def open(self) -> None:
+        self._sql.open()
+
+    def migrate(self) -> list[str]:
+        return self._sql.migrate()
+
+    def close(self) -> None:
+        self._sql.close()
+
+    def counts(self) -> Counts:
+        rows = self._sql.rows
+        by_place = {place: _count(rows(f"SELECT count(*) FROM {found}", ())) for place, found in COUNTED.items()}
+        oldest = rows(f"SELECT received_ms FROM {READY} ORDER BY number LIMIT 1", ())
+        return Counts(
+            by_place,
+            int(oldest[0][0]) if oldest else None,
+            workers=_count(rows("SELECT count(*) FROM {workers} WHERE life > 0", ())),
+            seen=_count(rows("SELECT count(*) FROM {seen}", ())),
+        )
+
+    def records(self, places: Sequence[Place], after: int, count_max: int) -> list[Record]:
+        wanted = frozenset(places)
+        listed = [ENTRIES_LISTED] if wanted >= ENTRIES else [LISTED[place] for place in sorted(wanted & ENTRIES)]
+        parts = [_page(OF_ENTRIES, sql) for sql in listed]
+        parts += [_page(OF_ENDED, LISTED[place]) for place in sorted(wanted - ENTRIES)]
+        if not parts:
+            return []
+        sql = f"{' UNION ALL '.join(parts)} ORDER BY number LIMIT ?"  # in one statement: nobody is seen twice
+        return [_record(row) for row in self._sql.rows(sql, [*[after, count_max] * len(parts), count_max])]
+
+    def record(self, number: int) -> Record | None:
+        sql = f"{OF_ENTRIES} WHERE number = ? UNION ALL {OF_ENDED} WHERE number = ?"
+        rows = self._sql.rows(sql, [number, number])
+        return _record(rows[0]) if rows else None
+
+    def retry(self, numbers: Sequence[int], now_ms: int) -> list[int]:
+        return self._by_portion(self._retry, numbers)
+
+    def _retry(self, numbers: list[int]) -> list[int]:
+        """One portion, whose dead entries go back as the waiting ones do: behind in their conversations."""
+        dead = self._conversations_of_dead(numbers)
+        conversations = self._conversations_of_entries(numbers) | dead
+        self._lock(conversations, numbers)
+        waiting = self._still("{entries} WHERE state = 2", conversations)
+        if waiting:
+            self._sql.change(
+                "UPDATE {entries} SET state = CASE WHEN conversation IS NULL THEN 0 ELSE 3 END, due_ms = NULL, "
+                f"attempts = 0 WHERE number IN ({_marks(waiting)})",
+                waiting,
+            )
+        by_conversation: dict[str | None, list[int]] = {}
+        for number in self._still("{ended} WHERE state + 0 = 4", dead):
+            by_conversation.setdefault(dead[number], []).append(number)
+        for conversation, own in by_conversation.items():
+            self._revive(own, conversation)
+        self._promote(conversations)
+        return [*waiting, *(number for own in by_conversation.values() for number in own)]
+
+    def _revive(self, numbers: list[int], conversation: str | None) -> None:
+        place = Place.READY if conversation is None else Place.BEHIND
+        self._sql.change(
+            "INSERT INTO {entries} (number, state, attempts, rescues, conversation, received_ms, error, event) "
+            "SELECT number, ?, 0, rescues, ?, received_ms, error, event FROM {ended} "
+            f"WHERE number IN ({_marks(numbers)})",
+            [int(place), conversation, *numbers],
+        )
+        self._sql.change(f"DELETE FROM {{ended}} WHERE number IN ({_marks(numbers)})", numbers)
+
+    def drop(self, numbers: Sequence[int]) -> list[int]:
+        return self._by_portion(self._drop, numbers)
+
+    def _drop(self, numbers: list[int]) -> list[int]:
+        conversations = self._conversations_of_entries(numbers)
+        self._lock(conversations, numbers)
+        stored = self._still("{entries} WHERE claim IS NULL", conversations)
+        dead = self._still("{ended} WHERE state + 0 = 4", numbers)
+        for table, own in (("{entries}", stored), ("{ended}", dead)):
+            if own:
+                self._sql.change(f"DELETE FROM {table} WHERE number IN ({_marks(own)})", own)
+        if stored or dead:
+            self._sql.change("UPDATE {workers} SET held = held - ? WHERE life = 0", [len(stored) + len(dead)])
+        self._promote(conversations)
+        return [*stored, *dead]
+
+    def purge_done(self, before_ms: int, count_max: int) -> int:
+        found = self._sql.rows(
+            "SELECT number FROM {ended} WHERE state = 5 AND ended_ms < ? ORDER BY ended_ms LIMIT ?",
+            [before_ms, count_max],
+        )
+        return sum(
+            self._sql.change(f"DELETE FROM {{ended}} WHERE number IN ({_marks(some)})", some)
+            for some in _portions([row[0] for row in found], PORTION)
+        )
+
+    def _by_portion(self, step: Callable[[list[int]], list[int]], numbers: Iterable[int]) -> list[int]:
+        done: list[int] = []
+        for some in _portions(sorted(set(numbers)), PORTION):
+            with self._sql.transaction():
+                changed = step(some)
+            done += changed
+        return sorted(done)
+
+    def _conversations_of_entries(self, numbers: list[int]) -> dict[int, str | None]:
+        """By number. MySQL hands out as bytes what it compares byte by byte."""
+        marks = _marks(numbers)
+        rows = self._sql.rows(f"SELECT number, conversation FROM {{entries}} WHERE number IN ({marks})", numbers)
+        return {number: key.decode("utf-8", "surrogatepass") if isinstance(key, bytes) else key for number, key in rows}
+
+    def _conversations_of_dead(self, numbers: list[int]) -> dict[int, str | None]:
+        found: dict[int, str | None] = {}
+        for some in _portions(numbers, EVENTS_AT_ONCE):
+            sql = f"SELECT number, event FROM {{ended}} WHERE state + 0 = 4 AND number IN ({_marks(some)})"
+            for number, text in self._sql.rows(sql, some):
+                event = show_event(text)
+                found[number] = conversation_key(event.platform, event.conversation) if event.conversation else None
+        return found
+
+    def _lock(self, conversations: dict[int, str | None], numbers: list[int]) -> None:
+        """Keep workers away from these until the end of the transaction.
+
+        The conversations first, then the rows, as workers do it: they wait for each other, and there is no deadlock.
+        """
+        self._promote(conversations)
+        for table in ("{entries}", "{ended}"):
+            self._sql.change(f"UPDATE {table} SET rescues = rescues WHERE number IN ({_marks(numbers)})", numbers)
+
+    def _still(self, condition: str, numbers: Collection[int]) -> list[int]:
+        """Those of the numbers, which are locked, for which this is so."""
+        if not numbers:
+            return []
+        sql = f"SELECT number FROM {condition} AND number IN ({_marks(numbers)}) ORDER BY number"
+        return [number for (number,) in self._sql.rows(sql, list(numbers))]
+
+    def _promote(self, conversations: dict[int, str | None]) -> None:
+        known = sorted({key for key in conversations.values() if key is not None})
+        if known:
+            self._sql.promote(known)
+
+
+def _count(rows: list[tuple[Any, ...]]) -> int:
+    return int(rows[0][0])
+
+
+def _page(columns: str, listed: str) -> str:
+    """The numbers are found and sorted before the rows are read: events are long."""
+    return f"{columns} JOIN (SELECT number FROM {listed} LIMIT ?) AS page USING (number)"
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    number, state, attempts, rescues, received_ms, due_ms, ended_ms, claim, error, event = row
+    return Record(
+        number,
+        Place.RUNNING if claim is not None else Place(state),
+        show_event(event),
+        attempts,
+        rescues,
+        received_ms,
+        due_ms,
+        ended_ms,
+        claim,
+        error,
+    )
+
+
+def _portions(numbers: list[int], size: int) -> Iterator[list[int]]:
+    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+
+
+def _marks(values: Collection[object]) -> str:
+    return ",".join("?" * len(values))
