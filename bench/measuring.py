@@ -66,6 +66,10 @@ def pinned(command: Sequence[str], core: int | None) -> list[str]:
     return [sys.executable, "-c", bind, *command]
 
 
+def pin_this_process(core: int) -> None:
+    os.sched_setaffinity(0, {core})
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOCALHOST, 0))
@@ -191,6 +195,24 @@ def deliver(connection: http.client.HTTPConnection, messages: Sequence[str]) -> 
     connection.request("POST", "/callback", body, {"Content-Type": "application/json", "Accept": "application/json"})
     response = connection.getresponse()
     return response.status, response.read()
+
+
+@dataclass(frozen=True)
+class Counters:
+    """How many handlers have fallen asleep and have woken up since the start, as the bot of napping.py tells it."""
+
+    slept: int = 0
+    woken: int = 0
+
+    @property
+    def asleep(self) -> int:
+        return self.slept - self.woken
+
+
+def read_counters(path: Path) -> Counters:
+    """Nothing has been told before the first handler ran."""
+    text = path.read_text().split() if path.exists() else []
+    return Counters(int(text[0]), int(text[1])) if len(text) == 2 else Counters()
 
 
 def machine() -> dict[str, object]:

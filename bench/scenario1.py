@@ -11,7 +11,6 @@ wrk -t1 -c64 on another, which makes the server the bottleneck and its figures r
 import argparse
 import http.client
 import json
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -27,27 +26,35 @@ from measuring import (
     circumstances,
     command_output,
     cpu_busy_percent,
-    deliver,
     exit_on_sigterm,
     figure,
     free_port,
     median,
-    pinned,
     running_server,
     say,
     table,
-    two_cores,
     wait_until_quiet,
     write_json,
 )
 from subjects import Subject, install_fastify, subjects
+from wrk import (
+    DRAIN_TIMEOUT_S,
+    WARM_UP_S,
+    Form,
+    Load,
+    Window,
+    check_answer,
+    circumstantial_notes,
+    events_printed,
+    forms,
+    measure_window,
+    names,
+    positive,
+    run_wrk,
+)
 
 HOSTS = ROOT / "deploy" / "hosts.toml"
-MESSAGES = [str(number) for number in range(1, 11)]
-WARM_UP_S = 3
-DRAIN_TIMEOUT_S = 30.0
-BUSY_PERCENT = 15.0
-LATE_EVENTS_S = 0.5
+MESSAGES = 10  # of each delivery
 HEADER = (
     *("server", "req/s", "+-%", "events/s", "p50 ms", "p99 ms", "p99/p50", "p99/floor"),
     *("CPU us/event", "RSS MB", "x gbot", "x fastapi", "errors", "missing"),
@@ -55,39 +62,11 @@ HEADER = (
 
 
 @dataclass(frozen=True)
-class Form:
-    """How the load is put on: wrk's threads and connections, and the cores of server and client (None: any)."""
-
-    name: str
-    threads: int
-    connections: int
-    server_core: int | None = None
-    client_core: int | None = None
-
-
-@dataclass(frozen=True)
-class Load:
-    """What wrk found in one run."""
-
-    requests: int
-    duration_s: float
-    errors: dict[str, int]
-    latency_ms: dict[str, float]
-
-    @property
-    def answered(self) -> int:
-        return self.requests - self.errors["status"]
-
-
-@dataclass(frozen=True)
 class Observation:
     """What was seen of one server in one round. `answered` counts all its deliveries, the warm-up's included."""
 
-    load: Load
+    window: Window
     answered: int
-    cpu_s: float
-    rss_bytes: int
-    drain_s: float
     told: int | None
     printed: int
     busy_percent: float
@@ -114,46 +93,6 @@ class Measurement:
 Rounds = dict[str, list[Measurement]]
 
 
-def forms(choice: str) -> list[Form]:
-    chosen = []
-    if choice in ("old", "both"):
-        chosen.append(Form("old", threads=8, connections=8))
-    if choice in ("pinned", "both"):
-        server_core, client_core = two_cores()
-        chosen.append(Form("pinned", threads=1, connections=64, server_core=server_core, client_core=client_core))
-    return chosen
-
-
-def run_wrk(form: Form, seconds: int, address: str, port: int) -> Load:
-    options = [f"-t{form.threads}", f"-c{form.connections}", f"-d{seconds}s", "--timeout", "10s"]
-    command = ["wrk", *options, "-s", str(ROOT / "bench" / "wrk.lua"), f"http://{address}:{port}/callback"]
-    try:
-        done = subprocess.run(
-            pinned(command, form.client_core), capture_output=True, text=True, timeout=seconds + 30, check=False
-        )
-    except FileNotFoundError as error:
-        raise SystemExit("wrk is not installed") from error
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"wrk did not end {seconds + 30} s after its start") from error
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines or not lines[-1].startswith("{"):
-        raise Unavailable(f"wrk failed: {(done.stderr or done.stdout).strip()[:200] or 'it printed nothing'}")
-    return Load(**json.loads(lines[-1]))
-
-
-def check_answer(server: Server) -> None:
-    """One delivery before the load: a server that answers something else is not worth measuring."""
-    connection = http.client.HTTPConnection(LOCALHOST, server.port, timeout=10)
-    try:
-        status, answer = deliver(connection, MESSAGES)
-        if status != 200 or json.loads(answer) != {"ok": "ok"}:
-            raise Unavailable(f"{server.name} answered {status} {answer[:80]!r} to POST /callback")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Unavailable(f"{server.name} gave no answer to POST /callback: {error!r}") from error
-    finally:
-        connection.close()
-
-
 def events_told(server: Server) -> int:
     connection = http.client.HTTPConnection(LOCALHOST, server.port, timeout=10)
     try:
@@ -165,11 +104,6 @@ def events_told(server: Server) -> int:
         connection.close()
 
 
-def events_printed(stdout: Path) -> int:
-    with stdout.open("rb") as lines:
-        return sum(line.startswith(b"message = ") for line in lines)
-
-
 def observe(subject: Subject, form: Form, seconds: int) -> Observation:
     """One round: start, one checked delivery, warm-up, the measured window, drain, stop, count."""
     port = free_port()
@@ -178,51 +112,36 @@ def observe(subject: Subject, form: Form, seconds: int) -> Observation:
         with running_server(
             subject.name, subject.command(port), port=port, directory=Path(directory), core=form.server_core
         ) as server:
-            check_answer(server)
-            warm_up = run_wrk(form, WARM_UP_S, LOCALHOST, port)
+            check_answer(server, MESSAGES)
+            warm_up = run_wrk(form, WARM_UP_S, port)
             wait_until_quiet(server, DRAIN_TIMEOUT_S)
-            cpu_before_s = server.cpu_s()
-            load = run_wrk(form, seconds, LOCALHOST, port)
-            rss_bytes = server.rss_bytes()
-            drain_s = wait_until_quiet(server, DRAIN_TIMEOUT_S)
-            cpu_s = server.cpu_s() - cpu_before_s
+            window = measure_window(server, form, seconds)
             told = events_told(server) if subject.counts else None
         # Only a server that has ended has written all it had in its buffers.
         printed = events_printed(server.stdout)
-    return Observation(
-        load, 1 + warm_up.answered + load.answered, cpu_s, rss_bytes, drain_s, told, printed, busy_percent
-    )
+    return Observation(window, 1 + warm_up.answered + window.load.answered, told, printed, busy_percent)
 
 
 def measure(subject: Subject, form: Form, seconds: int) -> Measurement:
     seen = observe(subject, form, seconds)
-    load, events = seen.load, seen.load.answered * len(MESSAGES)
+    window, load = seen.window, seen.window.load
+    events = load.answered * MESSAGES
     missing, notes = check_events(subject, form, seen)
     return Measurement(
-        # Answers with an error status are no work done, however fast they come.
-        req_per_s=load.answered / load.duration_s,
+        req_per_s=load.rate,
         p50_ms=load.latency_ms["p50"],
         p99_ms=load.latency_ms["p99"],
         errors=sum(load.errors.values()),
         load=load,
         # Events that were acked and only run afterwards do not make a server faster.
-        events_per_s=events / (load.duration_s + seen.drain_s) if subject.runs_events else None,
-        cpu_us_per_event=seen.cpu_s * 1e6 / events if events else None,
-        rss_mb=seen.rss_bytes / 2**20,
+        events_per_s=events / (load.duration_s + window.drain_s) if subject.runs_events else None,
+        cpu_us_per_event=window.cpu_s * 1e6 / events if events else None,
+        rss_mb=window.rss_bytes / 2**20,
         events_missing=missing,
-        drain_s=seen.drain_s,
+        drain_s=window.drain_s,
         machine_busy_percent=seen.busy_percent,
-        notes=(*notes, *circumstantial_notes(seen)),
+        notes=(*notes, *circumstantial_notes(window.drain_s, seen.busy_percent)),
     )
-
-
-def circumstantial_notes(seen: Observation) -> list[str]:
-    notes = []
-    if seen.drain_s > LATE_EVENTS_S:
-        notes.append(f"its events ran on for {seen.drain_s:.1f} s after the load had ended")
-    if seen.busy_percent > BUSY_PERCENT:
-        notes.append(f"the machine was {seen.busy_percent:.0f} % busy before the start")
-    return notes
 
 
 def check_events(subject: Subject, form: Form, seen: Observation) -> tuple[int | None, list[str]]:
@@ -232,12 +151,12 @@ def check_events(subject: Subject, form: Form, seen: Observation) -> tuple[int |
     """
     if not subject.runs_events:
         return None, []
-    expected = seen.answered * len(MESSAGES)
+    expected = seen.answered * MESSAGES
     notes = []
     if seen.told is not None and seen.told != seen.printed:
         notes.append(f"it counts {seen.told} events and printed {seen.printed}")
     run = seen.printed if seen.told is None else min(seen.told, seen.printed)
-    if run > expected + 2 * form.connections * len(MESSAGES):
+    if run > expected + 2 * form.connections * MESSAGES:
         notes.append(f"{run} events were run, more than the {expected} that were answered")
     return max(0, expected - run), notes
 
@@ -365,26 +284,16 @@ def load_host(arguments: argparse.Namespace) -> dict[str, object]:
     for number in range(1, arguments.rounds + 1):
         say(f"{form.name} form, round {number}/{arguments.rounds}: {arguments.host}, {arguments.seconds} s")
         try:
-            load = run_wrk(form, arguments.seconds, address, port)
+            load = run_wrk(form, arguments.seconds, port, address=address)
         except Unavailable as reason:
             raise SystemExit(str(reason)) from reason
-        rate, errors = load.answered / load.duration_s, sum(load.errors.values())
+        errors = sum(load.errors.values())
         found[arguments.host].append(
-            Measurement(rate, load.latency_ms["p50"], load.latency_ms["p99"], errors, load),
+            Measurement(load.rate, load.latency_ms["p50"], load.latency_ms["p99"], errors, load),
         )
     print(report(form, found, {}, arguments.seconds, arguments.rounds), flush=True)
     rounds = [asdict(one) for one in found[arguments.host]]
     return {**circumstances(), "host": arguments.host, "median": summary(found, arguments.host), "rounds": rounds}
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
-
-
-def names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def parse_arguments() -> argparse.Namespace:

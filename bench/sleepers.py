@@ -29,6 +29,7 @@ from pathlib import Path
 from measuring import (
     LOCALHOST,
     ROOT,
+    Counters,
     Server,
     Unavailable,
     circumstances,
@@ -37,7 +38,9 @@ from measuring import (
     exit_on_sigterm,
     figure,
     free_port,
+    pin_this_process,
     pinned,
+    read_counters,
     running_server,
     say,
     table,
@@ -45,7 +48,7 @@ from measuring import (
     wait_until_quiet,
     write_json,
 )
-from subjects import gbot_command, subjects
+from subjects import MEMORY, gbot_command, subjects
 
 BATCH = [str(number) for number in range(100)]
 APP = "bench.napping:bot"
@@ -84,18 +87,6 @@ class Plan:
             return math.inf
         shortest_nap_s = float(self.nap_s.partition("-")[0])
         return PACE * self.sleepers / ((shortest_nap_s + self.longest_nap_s) / 2)
-
-
-@dataclass(frozen=True)
-class Counters:
-    """How many handlers have fallen asleep and have woken up since the start, as the bot tells it."""
-
-    slept: int = 0
-    woken: int = 0
-
-    @property
-    def asleep(self) -> int:
-        return self.slept - self.woken
 
 
 @dataclass(frozen=True)
@@ -193,12 +184,6 @@ class Filler(threading.Thread):
             raise Unavailable(f"filling ended early: {self.failure}")
 
 
-def read_counters(path: Path) -> Counters:
-    """Nothing has been told before the first handler ran."""
-    text = path.read_text().split() if path.exists() else []
-    return Counters(int(text[0]), int(text[1])) if len(text) == 2 else Counters()
-
-
 def take_sample(server: Server, counters: Path) -> Sample:
     return Sample(time.monotonic(), read_counters(counters), server.cpu_s(), server.rss_bytes())
 
@@ -280,10 +265,6 @@ def measure(plan: Plan) -> Finding:
         wait_until_all_woke(server, counters, expected, plan.longest_nap_s + 60)
         after = take_sample(server, counters)
     return finding(plan, filler, before, top, acks, samples, after, expected)
-
-
-def pin_this_process(core: int) -> None:
-    os.sched_setaffinity(0, {core})
 
 
 def finding(
@@ -375,7 +356,7 @@ def parse_plan() -> tuple[Plan, Path | None]:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found into this file")
     given = parser.parse_args()
     sizes = ["--pool", str(given.pool or given.sleepers), "--inbox-max", str(given.inbox_max or 2 * given.sleepers)]
-    options = (*sizes, *given.gbot_options.split())
+    options = (*sizes, *MEMORY, *given.gbot_options.split())
     plan = Plan(given.sleepers, given.nap_s, given.rate, given.seconds, given.ramp_timeout_s, options)
     return plan, given.json
 

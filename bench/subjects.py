@@ -12,6 +12,8 @@ from measuring import LOCALHOST, ROOT, Unavailable, command_output, say
 
 PEERS = ROOT / "bench" / "peers"
 FASTIFY = PEERS / "fastify"
+# Whoever is compared with gbot keeps events in memory only; bench/durability.py asks what keeping them on disk costs.
+MEMORY = ("--inbox", "memory:")
 DISTRIBUTIONS = {
     "gbot": ["gbot", "gevent", "greenlet", "falcon", "httptools", "msgspec"],
     "fastapi": ["fastapi", "starlette", "pydantic", "uvicorn", "uvloop", "httptools"],
@@ -75,7 +77,7 @@ def subjects(peer_python: str, gbot_options: Sequence[str] = ()) -> dict[str, Su
         return lambda port: ["node", str(FASTIFY / "server.mjs"), str(port), printing]
 
     def gbot(port: int) -> list[str]:
-        return gbot_command(port, options=["--pool", "5000", *gbot_options])
+        return gbot_command(port, options=["--pool", "5000", *MEMORY, *gbot_options])
 
     def floor(port: int) -> list[str]:
         return [peer_python, str(PEERS / "echo_floor.py"), str(port)]

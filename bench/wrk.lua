@@ -1,13 +1,29 @@
--- One delivery of ten messages, and the result as one JSON line, the last line wrk prints.
+-- One delivery of some messages, and the result as one JSON line, the last line wrk prints.
 --
 --   wrk -t1 -c64 -d30 -s bench/wrk.lua http://127.0.0.1:4000/callback
 --
+-- The environment says how many messages, BENCH_MESSAGES=10, and how long each connection waits before a delivery,
+-- BENCH_DELAY_MS=0: a random time with this mean, so that deliveries do not come in step.
+--
 -- Latencies are in milliseconds. "status" counts answers with a status above 399; they are part of "requests" too.
 
+local messages = {}
+for number = 1, tonumber(os.getenv("BENCH_MESSAGES") or 10) do
+  messages[number] = number
+end
+local delay_ms = tonumber(os.getenv("BENCH_DELAY_MS") or 0)
+
 wrk.method = "POST"
-wrk.body = '{"messages":"1,2,3,4,5,6,7,8,9,10"}'
+wrk.body = '{"messages":"' .. table.concat(messages, ",") .. '"}'
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Accept"] = "application/json"
+
+if delay_ms > 0 then
+  -- wrk takes whole milliseconds: rounded up or down by chance, the mean stays as it was asked for.
+  function delay()
+    return math.floor(2 * delay_ms * math.random() + math.random())
+  end
+end
 
 local function errors_json(errors)
   return string.format(
