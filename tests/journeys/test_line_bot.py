@@ -27,7 +27,7 @@ def served(serve: Serve, fake_line: FakeLineProcess) -> Served:
 @pytest.fixture(scope="module")
 def shared(fake_line_process: FakeLineProcess) -> Iterator[Served]:
     """The same for the questions that change nothing."""
-    served = Served(APP, environ={"GBOT_PORT": "0"} | line_environ(fake_line_process))
+    served = Served(APP, environ={"GBOT_PORT": "0", "GBOT_INBOX": "memory:"} | line_environ(fake_line_process))
     yield served
     served.kill()
 
