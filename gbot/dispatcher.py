@@ -91,7 +91,7 @@ class Runner(BaseGreenlet):
         self._serve = serve
         self.timeout_s = self.deadline = NEVER
         self.killed = False
-        self.entry: Entry | None = None  # what it runs, or has run last
+        self.entry: Entry | None = None  # what it runs
         self.driven = False  # the pump has switched into it and it has not waited since
 
     def _run(self) -> None:
@@ -146,7 +146,7 @@ class Dispatcher:
         return max(0, self._size + min(self._size, AHEAD_MAX) - self._unfinished())
 
     def in_hand(self) -> list[Entry]:
-        """The entries that run or wait here, and perhaps some that have just ended."""
+        """The entries that run or wait here."""
         lanes = [entry for lane in self._lanes.values() for entry in lane]
         run = [runner.entry for runner in self._pool if isinstance(runner, Runner) and runner.entry is not None]
         return [*self._ready, *lanes, *run]
@@ -290,6 +290,7 @@ class Dispatcher:
             entry = me.entry = self._ready.popleft()
             me.gr_context = None  # the entry starts with empty context variables
             outcome = self._execution.run(entry, me)
+            me.entry = None
             if not me.driven:
                 self._deadlines.discard(me, me.timeout_s)
             if entry.event.conversation is not None:

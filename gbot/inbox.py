@@ -109,8 +109,8 @@ class Inbox(Protocol):
     def start(self, submit: Submit, room: Room, in_hand: InHand) -> None:
         """Begin to hand out entries: ``submit`` takes them and never waits, ``room`` says how many more it wants.
 
-        ``in_hand`` tells those that were handed out and are not settled; it may tell more. Raises StartError when the
-        store cannot be used.
+        ``in_hand`` tells those that were handed out and are not settled. Raises StartError when the store cannot be
+        used.
         """
 
     def put(self, events: Sequence[Event], body_bytes: int) -> None:

@@ -37,8 +37,9 @@ from gbot.http_parser import Bounds
 from gbot.httpd import Server
 from gbot.inbox import Inbox
 from gbot.inbox import State as Ended
+from gbot.inboxes.calls import Call, InOneThread, directly
 from gbot.inboxes.desk import SqlDesk
-from gbot.inboxes.durable import Call, DurableInbox, InOneThread, directly
+from gbot.inboxes.durable import DurableInbox
 from gbot.inboxes.memory import MemoryInbox
 from gbot.inboxes.mysql import MySqlStore
 from gbot.inboxes.sqlite import SqliteStore

@@ -37,9 +37,7 @@ def make_rig() -> Iterator[MakeRig]:
     """Makes rigs and stops them at the end of the test."""
     rigs: list[Rig] = []
 
-    def make(
-        bot: Bot, pool: int = 10, timeout_s: float = 0.0, attempts_max: int = 1, strict: bool = True
-    ) -> Rig:
+    def make(bot: Bot, pool: int = 10, timeout_s: float = 0.0, attempts_max: int = 1, strict: bool = True) -> Rig:
         rigs.append(Rig(bot, pool, timeout_s, attempts_max, strict))
         return rigs[-1]
 

@@ -22,8 +22,9 @@ from gbot.errors import DeliveryTooLarge, InboxFull, StartError, StoreUnavailabl
 from gbot.event import Event
 from gbot.execution import Execution
 from gbot.inbox import Entry, Outcome, State
+from gbot.inboxes.calls import Call, InOneThread, directly
 from gbot.inboxes.desk import SqlDesk
-from gbot.inboxes.durable import Call, DurableInbox, InOneThread, directly
+from gbot.inboxes.durable import DurableInbox
 from gbot.inboxes.parcels import PUT_TIMEOUT_S
 from gbot.inboxes.sqlite import SqliteStore
 from gbot.inboxes.store import Look, Place, Policy, Record, StoreDown, StoreFull, Tidied, Turned, Work
@@ -137,7 +138,8 @@ class Bench:
 
     def _submit(self, entries: Iterable[Entry]) -> None:
         if self._dispatcher is not None:
-            return self._dispatcher.submit(entries)
+            self._dispatcher.submit(entries)
+            return
         taken = list(entries)
         self.out.extend(taken)
         self.in_hand.extend(taken)
@@ -484,12 +486,18 @@ def test_outcomes_are_kept_in_their_order_and_written_when_the_store_is_back(
     bench = make(call=call)
     bench.put(*texts(30))
     wait_until(lambda: len(bench.out) == 30)
-    before = len(bench.store.turns)
-    bench.store.error = StoreDown("no connection")
     order = [*bench.out[::2], *bench.out[1::2]]
-    for entry in order:
+    looks = bench.store.calls.count("look")
+    wait_until(lambda: bench.store.calls.count("look") > looks)  # the next one is a second away
+    before = len(bench.store.turns)
+    bench.store.hang = hang = Hang(call)
+    for number, entry in enumerate(order):
         bench.settle(entry, outcome=DEAD if entry.number % 3 == 0 else DONE)
         gevent.sleep(0.02)
+        if number == 10:  # the first outcomes are on their way, others have come after them
+            bench.store.error = StoreDown("no connection")
+            bench.store.hang = None
+            hang.over()
     wait_until(lambda: bench.inbox.statistics().unsaved == 30)
     assert len(bench.records()) == 30
     bench.store.error = None

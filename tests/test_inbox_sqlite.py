@@ -537,7 +537,7 @@ def statements() -> list[str]:
         value
         for module in (sqlite_turn, sqlite_upkeep)
         for name, value in vars(module).items()
-        if name.isupper() and type(value) is str
+        if name.isupper() and isinstance(value, str) and value.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")
     ]
 
 

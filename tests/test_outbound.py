@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from gbot.errors import (
     ApiUnreachable,
     MessageRefused,
     ReplyRefused,
+    ReplyTokenExpired,
     ResultUnknown,
 )
 from gbot.outbound.sender import ApiSender, ConsoleSender
@@ -397,7 +399,24 @@ def test_messages_that_line_could_only_refuse_are_not_sent(fake_line: FakeLinePr
     assert [request["status"] for request in fake_line.requests()] == [200]
 
 
+def test_an_event_older_than_a_minute_is_pushed_to_and_not_replied_to(fake_line: FakeLineProcess) -> None:
+    an_hour_ago_ms = time.time_ns() // 1_000_000 - 3_600_000
+    with line_sender(fake_line.address) as sender:
+        ctx = Context(line_event(), sender, 2, an_hour_ago_ms)
+        with pytest.raises(ReplyTokenExpired, match=r"could be replied to for 60 s; use ctx\.push"):
+            ctx.reply("too late")
+        assert fake_line.requests() == []
+        ctx.push("better late than never")
+    assert [request["path"] for request in fake_line.requests()] == ["/v2/bot/message/push"]
+
+
 # ---- the console
+
+
+def test_the_console_can_be_replied_to_at_any_age() -> None:
+    stream = io.StringIO()
+    Context(text_event("x", "anna"), ConsoleSender(stream), 2, 0).reply("hello")
+    assert stream.getvalue() == "reply: hello\n"
 
 
 def test_the_console_shows_what_would_be_sent() -> None:

@@ -88,15 +88,14 @@ class SqlDesk:
         self._sql.close()
 
     def counts(self) -> Counts:
-        rows = self._sql.rows
-        by_place = {place: _count(rows(f"SELECT count(*) FROM {found}", ())) for place, found in COUNTED.items()}
-        oldest = rows(f"SELECT received_ms FROM {READY} ORDER BY number LIMIT 1", ())
-        return Counts(
-            by_place,
-            int(oldest[0][0]) if oldest else None,
-            workers=_count(rows("SELECT count(*) FROM {workers} WHERE life > 0", ())),
-            seen=_count(rows("SELECT count(*) FROM {seen}", ())),
-        )
+        """Of one moment: in one statement, so that no entry is missed on its way from one place to another."""
+        counted = [f"count(*) FROM {found}" for found in COUNTED.values()]
+        counted += ["count(*) FROM {workers} WHERE life > 0", "count(*) FROM {seen}"]
+        oldest = f"received_ms FROM {READY} ORDER BY number LIMIT 1"
+        sql = ", ".join(f"(SELECT {part})" for part in [*counted, oldest])
+        [(*counts, oldest_ms)] = self._sql.rows(f"SELECT {sql}", ())
+        *by_place, workers, seen = (int(count) for count in counts)
+        return Counts(dict(zip(COUNTED, by_place, strict=True)), oldest_ms, workers, seen)
 
     def records(self, places: Sequence[Place], after: int, count_max: int) -> list[Record]:
         wanted = frozenset(places)
@@ -215,10 +214,6 @@ class SqlDesk:
         known = sorted({key for key in conversations.values() if key is not None})
         if known:
             self._sql.promote(known)
-
-
-def _count(rows: list[tuple[Any, ...]]) -> int:
-    return int(rows[0][0])
 
 
 def _page(columns: str, listed: str) -> str:

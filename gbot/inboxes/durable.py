@@ -23,18 +23,19 @@ refused by the store and counted as late.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Final, ParamSpec, Protocol, TypeVar, cast
+from collections.abc import Sequence
+from typing import Final
 
 import gevent
 import gevent.event
-from gevent.threadpool import ThreadPool
 
 from gbot.errors import DeliveryTooLarge, InboxFull, StoreUnavailable
 from gbot.event import Event
 from gbot.inbox import RETRY, Entry, InboxStatistics, InHand, Outcome, Room, State, Submit
+from gbot.inboxes.calls import Call
 from gbot.inboxes.health import Health
 from gbot.inboxes.parcels import Parcels
 from gbot.inboxes.store import LifeEnded, Store, StoreDown, Turned, Work
@@ -44,43 +45,10 @@ log = logging.getLogger(__name__)
 LOOK_INTERVAL_S: Final = 1.0
 TURN_EVENTS_MAX: Final = 2000
 TURN_OUTCOMES_MAX: Final = 5000
+DUES_MAX: Final = 1000  # later attempts for which the store is looked at just in time; others may be a second late
 PAUSE_S: Final = 0.25  # between two tries while the store is down
 NEVER: Final = float("inf")
 LEAVES_STORE: Final = (State.DONE, State.UNHANDLED, State.DROPPED)
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Call(Protocol):
-    """How a method of the store is called: directly, or in a native thread while the hub goes on."""
-
-    def __call__(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-
-def directly(method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """A Call for stores whose waiting is cooperative."""
-    return method(*args, **kwargs)
-
-
-class InOneThread:
-    """A Call for stores that block: always the same native thread, while the hub goes on."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPool(1)
-
-    def __call__(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        def caught() -> tuple[T | None, BaseException | None]:
-            """gevent would print what a thread raises, beside raising it here."""
-            try:
-                return method(*args, **kwargs), None
-            except BaseException as error:
-                return None, error
-
-        result, error = self._pool.apply(caught)
-        if error is not None:
-            raise error
-        return cast("T", result)
 
 
 class DurableInbox:
@@ -106,8 +74,8 @@ class DurableInbox:
         self._ready_left = True  # until the store has said otherwise
         self._unsure = False  # the answer to a commit was lost
         self._next_look = 0.0
-        self._soonest_s = NEVER  # until the soonest of the retries that are being written down
-        self._due_at = NEVER  # the soonest of those that are written down
+        self._pauses_s: list[float] = []  # of the retries that are not written down
+        self._dues: list[float] = []  # a heap: when the soonest of those that are written down come due
         self._news = gevent.event.Event()
         self._stopping = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -136,7 +104,7 @@ class DurableInbox:
         self._outcomes.append((entry, outcome))
         self._settled[outcome.state] += 1
         if outcome.state is RETRY:
-            self._soonest_s = min(self._soonest_s, outcome.after_s)
+            self._pauses_s.append(outcome.after_s)
         self._news.set()
 
     def stop(self, deadline: float) -> int:
@@ -180,7 +148,7 @@ class DurableInbox:
             now = time.monotonic()
             if not self._outcomes and not (self._parcels and self._health.may_put(now)):
                 trial_at = self._health.trial_at if self._parcels else NEVER
-                self._news.wait(max(0.0, min(self._next_look, self._due_at, trial_at) - now))
+                self._news.wait(max(0.0, min(self._wake_at(), trial_at) - now))
             self._news.clear()
             try:
                 self._step()
@@ -203,21 +171,28 @@ class DurableInbox:
         if not self._life:
             self._life = self._call(self._store.enlist)
         if self._unsure:
-            known = {entry.number for entry in self._in_hand()} | {entry.number for entry, _ in self._outcomes}
-            self._call(self._store.orphans, self._life, sorted(known))
+            here = [*self._in_hand(), *(entry for entry, _ in self._outcomes)]
+            known = sorted(entry.number for entry in here if entry.claim == self._life)
+            self._call(self._store.orphans, self._life, known)
             self._unsure = False
         now = time.monotonic()
-        if now >= min(self._next_look, self._due_at):
+        if now >= self._wake_at():
             self._look(now)
         may_put = bool(self._parcels) and self._health.may_put(now)
         if may_put or self._outcomes or (self._ready_left and self._room() > 0):
             self._turn(TURN_EVENTS_MAX if may_put else 0)
 
+    def _wake_at(self) -> float:
+        """When the store is to be looked at again."""
+        return min(self._next_look, self._dues[0]) if self._dues else self._next_look
+
     def _look(self, now: float) -> None:
         """What have others left, what has come due, what is to be purged?"""
         look = self._call(self._store.look, self._life)
         self._health.answered(len(self._outcomes), False, now)
-        self._next_look, self._due_at = now + LOOK_INTERVAL_S, NEVER
+        self._next_look = now + LOOK_INTERVAL_S
+        while self._dues and self._dues[0] <= now:
+            heapq.heappop(self._dues)
         self._held = look.held
         self._ready_left = self._ready_left or look.ready
         if look.tidy:
@@ -275,8 +250,9 @@ class DurableInbox:
         if turned.late:
             self._next_look = 0.0  # which ones of those that left were late is not told: ask how many are held
         self._ready_left = turned.ready_left
-        self._due_at = min(self._due_at, time.monotonic() + self._soonest_s)
-        self._soonest_s = NEVER
+        for pause_s in self._pauses_s[: DUES_MAX - len(self._dues)]:
+            heapq.heappush(self._dues, time.monotonic() + pause_s)
+        self._pauses_s.clear()
 
     def _leave(self) -> None:
         """The last step of a stop."""

@@ -13,6 +13,7 @@ by number, entries. What deadlocks all the same is given up by the server and do
 from __future__ import annotations
 
 import hashlib
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
@@ -21,6 +22,8 @@ from gbot.database import Connection
 from gbot.event import Event
 from gbot.inboxes.mysql_schema import KEY_BYTES_MAX, SLOTS
 from gbot.inboxes.store import (
+    RESCUED_TOO_OFTEN,
+    RESCUES_MAX,
     Place,
     Policy,
     conversation_key,
@@ -36,6 +39,13 @@ ANY_READY: Final = f"EXISTS (SELECT 1 FROM gbot_entries FORCE INDEX (by_state) W
 BACK: Final = (
     f"UPDATE gbot_entries SET state = IF(conversation IS NULL, {Place.READY}, {Place.BEHIND}),"
     " claim = NULL, due_ms = NULL"
+)
+
+
+BURY: Final = (
+    "INSERT INTO gbot_ended (number, state, attempts, rescues, received_ms, ended_ms, error, event)"
+    f" SELECT number, {Place.DEAD}, attempts, rescues + 1, received_ms, %s, %s, event FROM gbot_entries"
+    " WHERE number IN %s AND {only} FOR UPDATE"
 )
 
 
@@ -161,9 +171,19 @@ class Tables:
         conversations = {conversation for _, conversation in rows if conversation is not None}
         self.lock(conversations)
         back = f"{BACK}{', rescues = rescues + 1' if rescued else ''} WHERE number IN %s AND {only}"
-        count = sum(self.run(back, (part,)).rows for part in chunks(sorted(number for number, _ in rows), CHUNK))
+        count = 0
+        for part in chunks(sorted(number for number, _ in rows), CHUNK):
+            if rescued:
+                self._bury(part, f"{only} AND rescues >= {RESCUES_MAX - 1}")
+            count += self.run(back, (part,)).rows
         self.promote(conversations)
         return count
+
+    def _bury(self, numbers: list[int], only: str) -> None:
+        """Make those of these entries dead that took too many workers with them."""
+        now_ms = time.time_ns() // 1_000_000
+        if self.run(BURY.format(only=only), (now_ms, RESCUED_TOO_OFTEN, numbers)).rows:
+            self.run(f"DELETE FROM gbot_entries WHERE number IN %s AND {only}", (numbers,))
 
 
 def survey_sql(count: int) -> str:

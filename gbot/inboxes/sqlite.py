@@ -221,7 +221,7 @@ class SqliteStore:
             woken = sqlite_upkeep.wake(database, now_ms, strict)
             gone = self._lives.gone(sqlite_upkeep.lives(database))
             for other in gone:
-                rescued += sqlite_upkeep.end_life(database, other, strict, rescues=1)
+                rescued += sqlite_upkeep.rescue(database, other, strict, now_ms)
             more = sqlite_upkeep.purge(database, *self._times(now_ms)[1:])
         self._ready = self._ready or woken + rescued > 0
         return Tidied(woken, rescued, tuple(gone), more or woken == sqlite_upkeep.DUE_MAX)
@@ -234,7 +234,7 @@ class SqliteStore:
 
     def leave(self, life: int) -> None:
         with self._writing() as database:
-            sqlite_upkeep.end_life(database, life, self._policy.strict, rescues=0)
+            sqlite_upkeep.end_life(database, life, self._policy.strict)
         self._lives.release(life)
 
     # What the desk needs.

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gbot.inboxes.sqlite_file import Database, Rows
+from gbot.inboxes.store import RESCUED_TOO_OFTEN, RESCUES_MAX
 
 DUE_MAX: Final = 500  # entries that one tidying wakes
 PURGE_MAX: Final = 1000  # rows of a table that one tidying looks at to purge them
@@ -96,6 +97,10 @@ INHERIT: Final = "UPDATE workers SET held = held + (SELECT held FROM workers WHE
 ENDED: Final = "DELETE FROM workers WHERE life = ?"
 LIVES: Final = "SELECT json_group_array(life) FROM workers WHERE life > 0"
 ALIVE: Final = "SELECT 1 FROM workers WHERE life = ?"
+RESCUED_TOO_OFTEN_ENDS: Final = """INSERT
+    INTO ended (number, state, attempts, rescues, received_ms, ended_ms, error, event)
+    SELECT number, 4, attempts, rescues + 1, received_ms, ?, ?, event FROM entries WHERE claim = ? AND rescues >= ?"""
+RESCUED_TOO_OFTEN_LEAVES: Final = "DELETE FROM entries WHERE claim = ? AND rescues >= ?"
 HOLD: Final = "UPDATE workers SET held = held + ? WHERE life = ?"
 
 
@@ -114,9 +119,19 @@ def lives(db: Database) -> list[int]:
     return decode_numbers(db.execute(LIVES).fetchone()[0])
 
 
-def end_life(db: Database, life: int, strict: bool, rescues: int) -> int:
+def rescue(db: Database, life: int, strict: bool, now_ms: int) -> int:
+    """End a life whose worker is gone; what took too many workers with it is dead. Returns how many entries it had."""
+    found = db.execute(CLAIMED, (life,))
+    db.execute(RESCUED_TOO_OFTEN_ENDS, (now_ms, RESCUED_TOO_OFTEN, life, RESCUES_MAX - 1))
+    db.execute(RESCUED_TOO_OFTEN_LEAVES, (life, RESCUES_MAX - 1))
+    count = _bring_back(db, found, strict, rescues=1)
+    end_life(db, life, strict)
+    return count
+
+
+def end_life(db: Database, life: int, strict: bool) -> int:
     """Bring back what carries this life, and forget it; returns how many entries that were."""
-    count = _bring_back(db, db.execute(CLAIMED, (life,)), strict, rescues)
+    count = _bring_back(db, db.execute(CLAIMED, (life,)), strict)
     if db.execute(ALIVE, (life,)).fetchone() is not None:
         db.execute(INHERIT, (life,))
         db.execute(ENDED, (life,))

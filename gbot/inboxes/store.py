@@ -17,6 +17,7 @@ and event id, for the deduplication window) and *workers*. The rules that both d
   conversation; otherwise it goes behind, and its conversation is promoted.
 - **Claim.** Ready entries are handed out in the order of their numbers; each carries the number of the worker's life.
 - **Settle** changes only entries that still carry the claim under which they were handed out.
+- **Rescue** makes an entry dead that was running when RESCUES_MAX workers went away: it may be what ended them.
 
 A worker enlists and gets a number that is never used again: its life. When it is thought gone, its life ends and its
 entries go back; should it still be there, its next turn raises LifeEnded and it enlists again.
@@ -49,6 +50,8 @@ class Place(enum.IntEnum):
 
 
 ERROR_CHARS_MAX: Final = 4000  # of an error's text that are kept
+RESCUES_MAX: Final = 20
+RESCUED_TOO_OFTEN: Final = f"It was running when {RESCUES_MAX} workers went away, and may be what ended them."
 
 
 class Policy(msgspec.Struct, frozen=True):

@@ -21,7 +21,8 @@ from gbot.dispatcher import Dispatcher
 from gbot.errors import DeliveryTooLarge, Drop, InboxFull, Retry
 from gbot.execution import Execution
 from gbot.inbox import Entry, Inbox, Outcome, State
-from gbot.inboxes.durable import Call, DurableInbox, InOneThread, directly
+from gbot.inboxes.calls import Call, InOneThread, directly
+from gbot.inboxes.durable import DurableInbox
 from gbot.inboxes.memory import MemoryInbox
 from tests.contracts.stores import AnyStore, Database, MySqlDatabase, SqliteDatabase, policy_of
 from tests.rig import Outbox, event, text_event, wait_until

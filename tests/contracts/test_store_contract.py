@@ -10,7 +10,7 @@ import pytest
 
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
-from gbot.inboxes.store import ERROR_CHARS_MAX, LifeEnded, Place
+from gbot.inboxes.store import ERROR_CHARS_MAX, RESCUES_MAX, LifeEnded, Place
 from tests.contracts.conftest import HireWorker
 from tests.contracts.stores import (
     DEAD,
@@ -711,6 +711,23 @@ def test_the_entries_of_a_worker_that_is_gone_are_rescued(hire: HireWorker) -> N
     with pytest.raises(LifeEnded):
         gone.turn(events=[event_of("z")])
     assert here.tidy_all().lives_ended == ()
+
+
+def test_an_entry_that_took_too_many_workers_with_it_is_dead(hire: HireWorker) -> None:
+    here = hire()
+    here.put(*(event_of(text, of="u1") for text in "ab"))
+    for rescues in range(1, RESCUES_MAX + 1):
+        assert here.records()[0].rescues == rescues - 1
+        gone = hire()
+        assert texts_of(gone.claim()) == ["a"]
+        gone.vanish()
+        assert here.tidy_all().lives_ended == (gone.life,)
+    [dead] = here.desk.records([Place.DEAD], 0, 10)
+    assert (texts_of([dead]), dead.rescues, dead.attempts) == (["a"], RESCUES_MAX, 0)
+    assert str(RESCUES_MAX) in dead.error
+    assert here.places()["b"] == READY
+    assert here.look().held == 2
+    assert here.desk.retry([dead.number], 0) == [dead.number]
 
 
 def test_a_worker_that_is_gone_and_held_nothing_is_forgotten(hire: HireWorker) -> None:

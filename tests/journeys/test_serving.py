@@ -27,9 +27,10 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Served]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for the questions that change nothing."""
-    served = Served(WORKING, "--body-bytes-max", "2048", environ={"GBOT_PORT": "0"})
+    environ = {"GBOT_PORT": "0", "STATE_DIRECTORY": str(tmp_path_factory.mktemp("state"))}
+    served = Served(WORKING, "--body-bytes-max", "2048", environ=environ)
     yield served
     served.kill()
 
@@ -242,7 +243,7 @@ def test_file_environment_and_flags_meet(serve: Serve, tmp_path: Path) -> None:
     file.write_text('pool = 7\ninbox-max = 70\nstop-timeout = 3\nlog-format = "json"\nplatforms = ["plain"]\n')
     environ = {"GBOT_CONFIG": str(file), "GBOT_POOL": "8", "GBOT_INBOX_MAX": "80", "GBOT_LOG_FORMAT": "text"}
     served = serve("--pool", "9", environ=environ)
-    served.wait_for_line("INFO .*Up to 9 handlers at once, 80 events held in memory:;")
+    served.wait_for_line("INFO .*Up to 9 handlers at once, 80 events held in sqlite:///.*/state/inbox.sqlite3;")
     assert served.stop() == 0
     served.wait_for_line("handlers get 3 s to finish")
 
@@ -264,7 +265,9 @@ def test_json_logs_are_json(serve: Serve) -> None:
 def test_the_sampler_tells_how_it_goes(serve: Serve) -> None:
     served = serve(WORKING, "--sample-interval", "0.5", "--pool", "1")
     post_plain(served.address, "sleep 2,later,later")
-    served.wait_for_line(r"handlers 1/1 running, 2 waiting; greenlets \d+; events 0/s; .*RSS \d+ MiB; hub lag \d+ ms")
+    served.wait_for_line(
+        r"handlers 1/1 running, 1 waiting; greenlets \d+; events 0/s; .*RSS \d+ MiB; hub lag \d+ ms; .*inbox 3 held"
+    )
 
 
 def test_without_an_interval_there_is_no_sampler(serve: Serve) -> None:
@@ -313,15 +316,17 @@ def test_a_handler_that_takes_too_long_is_stopped(serve: Serve) -> None:
     served = serve(WORKING, "--handler-timeout", "0.2")
     post_plain(served.address, "wait until killed,after")
     served.wait_for_output("cleaned up")
-    served.wait_for_line(r"A handler ran longer than its timeout and was stopped; plain event \d+ \(message")
+    served.wait_for_line(
+        r"plain event 1 \(message\.text\): the handler ran longer than its timeout of 0\.2 s and is tried again"
+    )
 
 
 # ---- stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_stop_lets_running_handlers_finish(serve: Serve, number: int) -> None:
-    served = serve(WORKING, "--pool", "2")
+def test_a_stop_lets_everything_finish_that_would_be_lost(serve: Serve, number: int) -> None:
+    served = serve(WORKING, "--pool", "2", "--inbox", "memory:")
     post_plain(served.address, "sleep 0.4,sleep 0.4,sleep 0.1")
     served.wait_for_output("sleeping", times=2)
     served.send(number)
@@ -329,6 +334,27 @@ def test_a_stop_lets_running_handlers_finish(serve: Serve, number: int) -> None:
     assert served.wait() == 0
     assert sorted(served.stdout) == ["sleeping"] * 3 + ["slept"] * 3
     assert served.stderr[-1].endswith("Stopped. Nothing was left to do")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_stop_lets_running_handlers_finish_and_the_next_start_runs_the_rest(serve: Serve, number: int) -> None:
+    served = serve(WORKING, "--pool", "2")
+    post_plain(served.address, "sleep 0.4,sleep 0.4,sleep 0.1,sleep 0.1,later,last")
+    served.wait_for_output("sleeping", times=2)
+    served.send(number)
+    served.wait_for_line("Stopping: no new events; handlers get 25 s to finish")
+    assert served.wait() == 0
+    assert sorted(served.stdout) == ["sleeping"] * 2 + ["slept"] * 2
+    assert (
+        "0 running handlers were stopped and 2 waiting events never started; the next start runs" in served.stderr[-1]
+    )
+    again = serve(WORKING, "--pool", "2")
+    again.wait_for_output("slept", times=2)
+    again.wait_for_output("reply: echo later")
+    again.wait_for_output("reply: echo last")
+    assert again.stop() == 0
+    assert len(again.stdout) == 6
+    assert again.stderr[-1].endswith("Stopped. Nothing was left to do")
 
 
 def test_while_it_stops_nothing_new_is_taken(serve: Serve) -> None:
@@ -361,15 +387,22 @@ def test_while_it_stops_nothing_new_is_taken(serve: Serve) -> None:
     assert served.stdout == ["sleeping", "slept"]
 
 
-def test_when_the_time_is_over_it_says_what_was_left(serve: Serve) -> None:
-    served = serve(WORKING, "--pool", "1", "--stop-timeout", "0.3")
+@pytest.mark.parametrize(
+    ("inbox", "left"),
+    [
+        ("memory:", "2 waiting events never started; the memory: inbox has lost them"),
+        ("sqlite:", "1 waiting events never started; the next start runs them"),  # the third one never left the file
+    ],
+)
+def test_when_the_time_is_over_it_says_what_was_left(serve: Serve, inbox: str, left: str) -> None:
+    served = serve(WORKING, "--pool", "1", "--stop-timeout", "0.3", "--inbox", inbox)
     post_plain(served.address, "wait until killed,never,started")
     served.wait_for_output("waiting")
     started = time.monotonic()
     assert served.stop() == 0
     assert 0.3 <= time.monotonic() - started < 3
     assert served.stdout == ["waiting", "cleaned up"]
-    served.wait_for_line("Left: 1 running handlers were stopped and 2 waiting events never started")
+    served.wait_for_line(f"Left: 1 running handlers were stopped and {left}")
 
 
 def test_a_second_signal_ends_it_at_once(serve: Serve) -> None:
@@ -380,6 +413,46 @@ def test_a_second_signal_ends_it_at_once(serve: Serve) -> None:
     served.wait_for_line("Stopping: no new events")
     assert served.stop(signal.SIGTERM) == 0
     served.wait_for_line("Stopped at once. Left: 1 running handlers were stopped and 0 waiting")
+
+
+def test_what_is_said_of_a_memory_inbox_that_was_stopped_at_once_is_true(serve: Serve) -> None:
+    served = serve(WORKING, "--inbox", "memory:", "--pool", "1")
+    post_plain(served.address, "sleep 600,never started")
+    served.wait_for_output("sleeping")
+    served.send(signal.SIGTERM)
+    served.wait_for_line("Stopping: no new events")
+    assert served.stop(signal.SIGTERM) == 0
+    [last] = [logged for logged in served.stderr if "Stopped at once" in logged]
+    left = "Left: 1 running handlers were stopped and 1 waiting events never started; the memory: inbox has lost them"
+    assert last.endswith(f"Stopped at once. {left}")
+
+
+def test_what_waits_for_its_next_attempt_is_lost_with_the_memory_and_kept_on_disk(serve: Serve) -> None:
+    served = serve(WORKING, "--inbox", "memory:")
+    post_plain(served.address, "fail,fail")
+    for number in (1, 2):
+        served.wait_for_line(f"event {number} .*and is tried again in")
+    assert served.stop() == 0
+    assert served.stderr[-1].endswith("Stopped. 2 events that were to be tried again are lost")
+    served = serve(WORKING)
+    post_plain(served.address, "fail")
+    served.wait_for_line("event 1 .*and is tried again in")
+    assert served.stop() == 0
+    assert served.stderr[-1].endswith("Stopped. Nothing was left to do")
+    again = serve(WORKING)
+    again.wait_for_line(r"event 1 \(message\.text\): a handler failed and is tried again in .* \(attempt 3 of 5\)")
+
+
+def test_an_event_that_failed_for_the_last_time_is_kept_as_dead(serve: Serve) -> None:
+    served = serve(WORKING, "--attempts-max", "1")
+    post_plain(served.address, "fail")
+    served.wait_for_line("a handler failed and was kept as dead entry 1 after 1 attempt")
+    post_plain(served.address, "after")
+    served.wait_for_output("reply: echo after")
+    assert served.stop() == 0
+    again = serve(WORKING, "--sample-interval", "0.5")
+    again.wait_for_line("handlers 0/5000 running, 0 waiting; .*inbox 1 held, 0 outcomes unsaved")
+    assert again.stdout == []
 
 
 def test_a_second_signal_ends_even_a_handler_that_never_waits(serve: Serve, tmp_path: Path) -> None:
@@ -394,13 +467,13 @@ def test_a_second_signal_ends_even_a_handler_that_never_waits(serve: Serve, tmp_
 
 
 def test_what_handlers_printed_last_is_not_lost(serve: Serve) -> None:
-    served = serve("--pool", "10")
+    served = serve("--pool", "10", "--inbox", "memory:")
     post_plain(served.address, ",".join(map(str, range(200))))
     assert served.stop() == 0
     assert len(served.stdout) == 200
 
 
-def test_a_reader_of_the_output_that_goes_away_does_not_stop_the_server() -> None:
+def test_a_reader_of_the_output_that_goes_away_does_not_stop_the_server(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with open(writing, "wb") as out:
         process = subprocess.Popen(
@@ -408,7 +481,7 @@ def test_a_reader_of_the_output_that_goes_away_does_not_stop_the_server() -> Non
             stdout=out,
             stderr=subprocess.PIPE,
             text=True,
-            env=clean_environ({}),
+            env=clean_environ({"STATE_DIRECTORY": str(tmp_path)}),
         )
     assert process.stderr is not None
     try:
