@@ -11,139 +11,22 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from gbot import kinds
 from gbot.errors import ConfigError
+from gbot.kinds import Kind
 
 ENV_PREFIX = "GBOT_"
 INBOX_MAX_MEMORY = 100_000
 INBOX_MAX_STORED = 1_000_000
 CONFIG_VARIABLE = "GBOT_CONFIG"  # names the TOML file where --config does not
 FILE_SOURCE = f"--config or {CONFIG_VARIABLE}"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A type of setting: what is expected, in words, and how a value is read. ``read`` raises ValueError."""
-
-    expected: str
-    read: Callable[[str], Any]
-    metavar: str
-
-
-def _integer(low: int, high: int, metavar: str = "N") -> Kind:
-    def read(text: str) -> int:
-        value = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1
-        if not low <= value <= high:
-            raise ValueError
-        return value
-
-    return Kind(f"a whole number from {low} to {high}", read, metavar)
-
-
-def _seconds(low: float, high: float, zero: str = "") -> Kind:
-    """``zero``: what 0 means, where it is allowed below ``low``."""
-
-    def read(text: str) -> float:
-        value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else -1.0
-        if not (low <= value <= high or (zero and value == 0)):
-            raise ValueError
-        return value
-
-    expected = f"a number of seconds from {low:g} to {high:g}"
-    return Kind(f"{expected}, or 0 for {zero}" if zero else expected, read, "SECONDS")
-
-
-def _choice(*words: str) -> Kind:
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError
-        return text
-
-    return Kind(f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0], read, "|".join(words))
-
-
-def _matching(pattern: str, expected: str, metavar: str) -> Kind:
-    def read(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError
-        return text
-
-    return Kind(expected, read, metavar)
-
-
-def _words(*known: str) -> Kind:
-    def read(text: str) -> tuple[str, ...]:
-        words = tuple(word.strip() for word in text.split(",") if word.strip())
-        if not set(words) <= set(known):
-            raise ValueError
-        return tuple(dict.fromkeys(words))
-
-    return Kind(f"a comma-separated list of {', '.join(known)}", read, "NAMES")
-
-
-def _secrets(count_max: int) -> Kind:
-    def read(text: str) -> tuple[str, ...]:
-        secrets = tuple(secret.strip() for secret in text.split(",") if secret.strip())
-        if not 1 <= len(secrets) <= count_max or not all(re.fullmatch(r"[!-~]+", secret) for secret in secrets):
-            raise ValueError
-        return secrets
-
-    expected = (
-        "one secret of printable ASCII characters"
-        if count_max == 1
-        else f"one secret, or {count_max} separated by a comma while rotating"
-    )
-    return Kind(expected, read, "SECRET")
-
-
-def _listening() -> Kind:
-    def read(text: str) -> str:
-        if text.startswith("unix:"):
-            if not re.fullmatch(r"unix:/[^\0]+", text):
-                raise ValueError
-        elif re.search(r"[\s/\x00-\x1f\x7f]", text) or not text.encode("idna"):  # raises UnicodeError, a ValueError
-            raise ValueError
-        return text
-
-    return Kind("a host name, an IP address or unix:/PATH", read, "ADDRESS")
-
-
-def _url() -> Kind:
-    def read(text: str) -> str:
-        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text) or not text.isprintable():
-            raise ValueError
-        parts = urlsplit(text)
-        if not (parts.hostname or "").encode("idna") or parts.port == 0:  # both raise ValueError for what cannot be
-            raise ValueError
-        return text
-
-    return Kind("an address that begins with https:// or http:// and holds no password", read, "URL")
-
-
-def _inbox() -> Kind:
-    def read(text: str) -> str:
-        if text.startswith("mysql:"):
-            parts = urlsplit(text)
-            if not parts.hostname or len(parts.path) < 2 or parts.port == 0:  # port raises ValueError too
-                raise ValueError
-        elif text not in ("memory:", "sqlite:") and not re.fullmatch(r"sqlite:///[^\0?#]*[^\0?#/]", text):
-            raise ValueError
-        return text
-
-    return Kind("memory:, sqlite:, sqlite:///PATH or mysql://USER:PASSWORD@HOST/DATABASE", read, "URL")
-
-
-ADDRESS = _listening()
-INBOX = _inbox()
-PATH = _matching(r"[^\0]+", "the path of a file", "PATH")
-API_BASE = _url()
 
 
 def _setting(
@@ -158,77 +41,85 @@ def _setting(
 class Config:
     """Every setting of ``gbot serve``. ``load`` is the way to make one."""
 
-    host: str = _setting(ADDRESS, "127.0.0.1", "Address to listen on; :: takes IPv4 as well, unix:/PATH is a socket.")
-    port: int = _setting(_integer(0, 65535), 4000, "TCP port to listen on; 0 takes a free one.")
-    pool: int = _setting(_integer(1, 1_000_000), 5000, "How many handlers may run at once, a greenlet each.")
+    host: str = _setting(
+        kinds.ADDRESS, "127.0.0.1", "Address to listen on; :: takes IPv4 as well, unix:/PATH is a socket."
+    )
+    port: int = _setting(kinds.integer(0, 65535), 4000, "TCP port to listen on; 0 takes a free one.")
+    pool: int = _setting(kinds.integer(1, 1_000_000), 5000, "How many handlers may run at once, a greenlet each.")
     platforms: tuple[str, ...] = _setting(
-        _words("line", "plain"), (), "Platforms to serve; by default those with a secret, or plain if none has."
+        kinds.words("line", "plain"), (), "Platforms to serve; by default those with a secret, or plain if none has."
     )
     inbox: str = _setting(
-        INBOX,
+        kinds.INBOX,
         "sqlite:",
         "Where accepted events rest: sqlite: is a file in the state directory, sqlite:///PATH another one, "
         "mysql://USER@HOST/DATABASE is shared by several nodes, memory: is lost on a crash.",
         shown=False,
     )
     inbox_max: int | None = _setting(
-        _integer(1, 100_000_000),
+        kinds.integer(1, 100_000_000),
         None,
         "How many events may wait, run or be dead; above it deliveries get 503. "
         f"By default {INBOX_MAX_MEMORY} in memory: and {INBOX_MAX_STORED} elsewhere.",
     )
     inbox_bytes_max: int = _setting(
-        _integer(1024, 2**40, "BYTES"),
+        kinds.integer(1024, 2**40, "BYTES"),
         64 * 1024 * 1024,
         "How many bytes of deliveries may be in memory and not stored (memory: never stores them); "
         "above it deliveries get 503.",
     )
     ack: str = _setting(
-        _choice("stored", "received"),
+        kinds.choice("stored", "received"),
         "stored",
         "When deliveries are answered: once stored, or as soon as received, which loses events in a crash.",
     )
     dedup_window: float = _setting(
-        _seconds(60, 30 * 86_400),
+        kinds.seconds(60, 30 * 86_400),
         25 * 3600.0,
         "How long an event's id is remembered, so that one that the platform sends again does not run again.",
     )
     attempts_max: int = _setting(
-        _integer(1, 1000), 5, "How often an event is run in all when its handler fails; then it is kept as dead."
+        kinds.integer(1, 1000), 5, "How often an event is run in all when its handler fails; then it is kept as dead."
     )
     order: str = _setting(
-        _choice("strict", "relaxed"),
+        kinds.choice("strict", "relaxed"),
         "strict",
         "Whether a conversation's later events wait while one is to be tried again, or overtake it.",
     )
     keep_done: float = _setting(
-        _seconds(1, 366 * 86_400, "not at all"), 0.0, "How long events are kept when they are done; 0: not at all."
+        kinds.seconds(1, 366 * 86_400, "not at all"), 0.0, "How long events are kept when they are done; 0: not at all."
     )
     body_bytes_max: int = _setting(
-        _integer(1024, 100 * 1024 * 1024, "BYTES"), 1024 * 1024, "The largest delivery taken, in bytes."
+        kinds.integer(1024, 100 * 1024 * 1024, "BYTES"), 1024 * 1024, "The largest delivery taken, in bytes."
     )
     connections_max: int = _setting(
-        _integer(1, 1_000_000), 10_000, "How many connections may be open; above it new ones wait."
+        kinds.integer(1, 1_000_000), 10_000, "How many connections may be open; above it new ones wait."
     )
     handler_timeout: float = _setting(
-        _seconds(0.1, 86_400, "none"), 60.0, "How long a handler may run before it is stopped; 0: no limit."
+        kinds.seconds(0.1, 86_400, "none"), 60.0, "How long a handler may run before it is stopped; 0: no limit."
     )
-    stop_timeout: float = _setting(_seconds(0, 3600), 25.0, "How long running handlers get to finish on stop.")
-    tls_cert: str | None = _setting(PATH, None, "Certificate chain (PEM); with --tls-key the server speaks HTTPS.")
-    tls_key: str | None = _setting(PATH, None, "Private key (PEM) of the certificate.")
-    log_format: str = _setting(_choice("text", "json"), "text", "How log lines look.")
-    log_level: str = _setting(_choice("debug", "info", "warning", "error"), "info", "The least severe lines to log.")
+    stop_timeout: float = _setting(kinds.seconds(0, 3600), 25.0, "How long running handlers get to finish on stop.")
+    tls_cert: str | None = _setting(
+        kinds.PATH, None, "Certificate chain (PEM); with --tls-key the server speaks HTTPS."
+    )
+    tls_key: str | None = _setting(kinds.PATH, None, "Private key (PEM) of the certificate.")
+    log_format: str = _setting(kinds.choice("text", "json"), "text", "How log lines look.")
+    log_level: str = _setting(
+        kinds.choice("debug", "info", "warning", "error"), "info", "The least severe lines to log."
+    )
     sample_interval: float = _setting(
-        _seconds(0.5, 3600, "never"), 10.0, "How often a line with greenlets, CPU and memory is logged; 0 for never."
+        kinds.seconds(0.5, 3600, "never"),
+        10.0,
+        "How often a line with greenlets, CPU and memory is logged; 0 for never.",
     )
     line_channel_secret: tuple[str, ...] = _setting(
-        _secrets(2), (), "LINE channel secret; two separated by a comma while rotating.", flag=False, secret=True
+        kinds.secrets(2), (), "LINE channel secret; two separated by a comma while rotating.", flag=False, secret=True
     )
     line_channel_access_token: tuple[str, ...] = _setting(
-        _secrets(1), (), "LINE channel access token, needed to reply and push.", flag=False, secret=True
+        kinds.secrets(1), (), "LINE channel access token, needed to reply and push.", flag=False, secret=True
     )
     line_api_base: str = _setting(
-        API_BASE, "https://api.line.me", "Where the LINE API is, for tests against another one.", flag=False
+        kinds.API_BASE, "https://api.line.me", "Where the LINE API is, for tests against another one.", flag=False
     )
 
     @property

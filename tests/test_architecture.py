@@ -31,7 +31,7 @@ GATEKEEPERS = {
 }
 # Modules that take bytes, values and time, and return values.
 PURE = {"gbot.platform", "gbot.event", "gbot.errors", "gbot.inbox", "gbot.bot", "gbot.wsgi", "gbot.http_parser"}
-PURE |= {"gbot.backoff", "gbot.inbox_screens"}
+PURE |= {"gbot.backoff", "gbot.inbox_screens", "gbot.kinds"}
 IMPURE = {"gevent", "falcon", "socket", "requests", "ssl", "subprocess", "threading", "asyncio", "selectors"}
 # Contracts that rest beside their implementations.
 INNER_CONTRACTS = {"gbot.inboxes.store"}
