@@ -104,13 +104,14 @@ class Execution:
         stray: BaseException | None = None
         try:
             outcome = self._attempt(entry, seat)
-        except HandlerTimeout:  # this and what follows: came while a failure was being logged
+        except HandlerTimeout:  # this and what follows: came while a failure that is counted was being logged
             outcome = self._again_or_dead(entry, _timeout_text(seat))
         except GreenletExit:
             seat.killed = True
             outcome = RELEASED if self.stopping else self._again_or_dead(entry, KILLED)
         except BaseException as error:
             stray = error
+            self._failed += 1
             outcome = self._again_or_dead(entry, "".join(traceback.format_exception(error)))
         self._running -= 1
         self._finished += 1

@@ -52,6 +52,7 @@ class State(enum.StrEnum):
 RETRY: Final = State.RETRY
 DEAD: Final = State.DEAD
 RELEASED: Final = State.RELEASED
+LEAVES: Final = frozenset({State.DONE, State.UNHANDLED, State.DROPPED})
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -289,7 +289,7 @@ def _tell_left(desk: Desk, numbers: list[int], refusal: str) -> NoReturn:
     sys.exit(EXIT_NOT_DONE)
 
 
-class _When(click.ParamType[int]):
+class _When(click.ParamType):  # type: ignore[type-arg]  # older versions of click cannot be subscripted
     """A moment before now by its distance, or by date and time; without a zone in this machine's."""
 
     name = "when"

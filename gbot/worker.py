@@ -16,7 +16,6 @@ import atexit
 import logging
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -30,6 +29,7 @@ from gbot import logs
 from gbot.bot import Bot, Sender
 from gbot.config import CONFIG_VARIABLE, Config, load
 from gbot.connection import HttpSettings
+from gbot.database import READ_TIMEOUT_S
 from gbot.dispatcher import Dispatcher, Leftovers
 from gbot.errors import StartError
 from gbot.execution import Execution
@@ -69,8 +69,7 @@ HTTP_DRAIN_S = 2.0  # for answers still being written when the handlers have end
 SETTLE_S = 2.0  # for outcomes to be written down when the handlers' time is over
 STOP_OVERTIME_S = 8.0  # what the steps of a stop may take beside the handlers
 API_CONNECTIONS_MAX = 1000
-# The thread that talks to SQLite takes turns with the hub; by default each turn would cost it up to 5 ms of waiting.
-SWITCH_INTERVAL_S = 0.0002
+DESK_READ_TIMEOUT_S = 600.0  # people who count millions of entries, or change their table, have the time
 
 
 def build_platforms(config: Config) -> list[Platform]:
@@ -100,15 +99,12 @@ def build_inbox(config: Config) -> Inbox:
             config.entries_max, config.inbox_bytes_max, strict=strict, dedup_window_s=config.dedup_window
         )
     store = build_store(config)
-    call: Call = directly
-    if store.blocks:
-        call = InOneThread()
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+    call: Call = InOneThread() if store.blocks else directly
     return DurableInbox(store, call, config.entries_max, config.inbox_bytes_max, waits=config.ack == "stored")
 
 
-def build_store(config: Config) -> SqliteStore | MySqlStore:
-    """The database that the URL names, not opened yet. Raises ConfigError for ``memory:``, which is none."""
+def build_store(config: Config, read_timeout_s: float = READ_TIMEOUT_S) -> SqliteStore | MySqlStore:
+    """The database that the URL names, not opened yet; ``memory:`` is none."""
     policy = Policy(
         strict=config.order == "strict",
         dedup_window_ms=round(config.dedup_window * 1000),
@@ -116,12 +112,12 @@ def build_store(config: Config) -> SqliteStore | MySqlStore:
     )
     if config.inbox.startswith("sqlite://"):
         return SqliteStore(Path(config.inbox.removeprefix("sqlite://")), policy)
-    return MySqlStore(config.inbox, policy)
+    return MySqlStore(config.inbox, policy, read_timeout_s=read_timeout_s)
 
 
 def build_desk(config: Config) -> Desk:
     """For work by hand on the inbox, not opened yet."""
-    return SqlDesk(build_store(config))
+    return SqlDesk(build_store(config, DESK_READ_TIMEOUT_S))
 
 
 class Engine:

@@ -73,6 +73,7 @@ class WatchedStore:
         self.full = False  # turns with events are refused
         self.lose_answers = False  # the next turn is done, and fails after that
         self.lose_claims = False  # the same for the next turn that hands something out
+        self.poison: str | None = None  # no turn with an event of this text can be done
         self.hang: Hang | None = None  # waited for before anything is done
 
     def _do(self, method: Callable[..., T], *args: object) -> T:
@@ -92,6 +93,8 @@ class WatchedStore:
     def turn(self, life: int, work: Work) -> Turned:
         if self.full and work.events:
             raise StoreFull("the disk is full")
+        if any(event.text == self.poison for event in work.events if self.poison is not None):
+            raise StoreDown("the database cannot take that")
         turned = self._do(self._store.turn, life, work)
         self.turns.append(Written([entry.number for entry, _ in work.settlements], len(work.events)))
         if self.lose_answers or (self.lose_claims and turned.running):
@@ -478,6 +481,30 @@ def test_while_the_store_is_down_deliveries_are_refused_at_once(
     assert "do not log this" not in caplog.text
     assert "Traceback" not in caplog.text
     assert capfd.readouterr().err == ""
+
+
+def test_one_delivery_that_cannot_be_stored_takes_no_neighbour_with_it(make: MakeBench, call: Call) -> None:
+    bench = make(call=call)
+    bench.store.poison = "poison"
+    putting = {text: gevent.spawn(bench.put, text_event(text)) for text in ("a", "b", "poison", "c", "d")}
+    gevent.joinall(list(putting.values()), timeout=10)
+    refused = {text for text, one in putting.items() if one.exception is not None}
+    assert refused == {"poison"}
+    assert isinstance(putting["poison"].exception, StoreUnavailable)
+    wait_until(lambda: len(bench.out) == 4)
+    assert set(bench.places()) == set("abcd")
+
+
+def test_a_delivery_that_was_answered_and_can_never_be_stored_is_given_up_in_the_end(
+    make: MakeBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make(waits=False)
+    bench.store.poison = "poison"
+    for text in ("a", "poison", "b"):
+        bench.put(text_event(text))
+    wait_until(lambda: set(bench.places()) == {"a", "b"}, deadline_s=60)
+    wait_until(lambda: any("Gave up a delivery of 1 events" in line for line in lines(caplog, "ERROR")), deadline_s=60)
+    assert bench.inbox.statistics().unstored == 0
 
 
 def test_outcomes_are_kept_in_their_order_and_written_when_the_store_is_back(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -488,8 +489,7 @@ def test_who_has_just_come_does_not_take_from_others(make_store: MakeStore) -> N
     age(other, life)
     assert not here.look(mine).tidy
     assert here.tidy(mine, NOW_MS).rescued == 0
-    eventually(lambda: here.look(mine).tidy)
-    assert here.tidy(mine, NOW_MS).rescued == 1
+    eventually(lambda: here.look(mine).tidy and here.tidy(mine, NOW_MS).rescued == 1)
 
 
 def test_a_gap_in_the_beats_starts_the_wait_anew(make_store: MakeStore) -> None:
@@ -501,8 +501,41 @@ def test_a_gap_in_the_beats_starts_the_wait_anew(make_store: MakeStore) -> None:
     assert not threading.Event().wait(0.4)  # more than half of the grace, without a beat
     assert here.tidy(mine, NOW_MS).rescued == 0
     assert not here.look(mine).tidy
-    eventually(lambda: here.look(mine).tidy)
-    assert here.tidy(mine, NOW_MS).rescued == 1
+    eventually(lambda: here.look(mine).tidy and here.tidy(mine, NOW_MS).rescued == 1)
+
+
+def test_a_clock_that_steps_ends_nobody(make_store: MakeStore) -> None:
+    """However old the beats look: who beats is there."""
+    other, here = make_store(), make_store(grace_s=0.5)
+    life, mine = other.enlist(), here.enlist()
+    run(other, life, event_of("a"))
+    end = time.monotonic() + 2.0
+    while time.monotonic() < end:
+        other.look(life)
+        age(other, life)
+        here.look(mine)
+        assert here.tidy(mine, NOW_MS).rescued == 0
+    eventually(lambda: here.look(mine).tidy and here.tidy(mine, NOW_MS).rescued == 1)
+
+
+def test_orphans_wait_for_a_commit_that_is_under_way(make_store: MakeStore, other: Connection) -> None:
+    """The answer was lost, the commit was not: it may come after the question."""
+    store = make_store()
+    life = store.enlist()
+    other.execute("START TRANSACTION")
+    other.execute("UPDATE gbot_workers SET held = held + 1 WHERE life = %s", (life,))
+    other.execute(
+        "INSERT INTO gbot_entries (state, claim, received_ms, event) SELECT %s, %s, 0, event FROM"
+        ' (SELECT \'{"platform":"line","kind":"k","raw":1}\' AS event) AS made',
+        (int(Place.RUNNING), life),
+    )
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(store.orphans, life, [])
+        waiting = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        eventually(lambda: other.rows(waiting)[0][0])
+        other.execute("COMMIT")
+        assert asked.result(10) == 1
+    assert len(claim(store, life)) == 1
 
 
 def test_orphans_are_put_back_in_their_order(store: MySqlStore) -> None:

@@ -150,6 +150,7 @@ class SqlDesk:
 
     def _drop(self, numbers: list[int]) -> list[int]:
         conversations = self._conversations_of_entries(numbers)
+        self._sql.change("UPDATE {workers} SET held = held WHERE life = 0", [])  # workers lock it first, too
         self._lock(conversations, numbers)
         stored = self._still("{entries} WHERE claim IS NULL", conversations)
         dead = self._still("{ended} WHERE state + 0 = 4", numbers)

@@ -15,7 +15,8 @@ Once a second the store is looked at with one query: for what other workers have
 **When the store is down** (no connection, full disk) deliveries get 503 at once, and those that had begun after
 PUT_TIMEOUT_S at the latest; handlers go on, their outcomes are kept in their order and written down as soon as the
 store answers. A commit whose answer was lost may have stored entries that nobody knows of: they are put back before
-anything else.
+anything else. When only one delivery cannot be stored, its neighbours are: after a turn that failed, deliveries are
+tried one by one.
 
 **When another worker thought this one gone**, it begins a new life; outcomes of entries that were taken away are
 refused by the store and counted as late.
@@ -34,21 +35,23 @@ import gevent.event
 
 from gbot.errors import DeliveryTooLarge, InboxFull, StoreUnavailable
 from gbot.event import Event
-from gbot.inbox import RETRY, Entry, InboxStatistics, InHand, Outcome, Room, State, Submit
+from gbot.inbox import LEAVES, RETRY, Entry, InboxStatistics, InHand, Outcome, Room, State, Submit
 from gbot.inboxes.calls import Call
 from gbot.inboxes.health import Health
-from gbot.inboxes.parcels import Parcels
-from gbot.inboxes.store import LifeEnded, Store, StoreDown, Turned, Work
+from gbot.inboxes.parcels import Parcel, Parcels
+from gbot.inboxes.store import LifeEnded, Store, StoreDown, StoreFull, Turned, Work
 
 log = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S: Final = 1.0
 TURN_EVENTS_MAX: Final = 2000
 TURN_OUTCOMES_MAX: Final = 5000
+CLAIM_MAX: Final = 500
 DUES_MAX: Final = 1000  # later attempts for which the store is looked at just in time; others may be a second late
+TRIES_MAX: Final = 5  # to store a delivery that was answered before
+NOT_STORED: Final = "The events could not be stored; send this again."
 PAUSE_S: Final = 0.25  # between two tries while the store is down
 NEVER: Final = float("inf")
-LEAVES_STORE: Final = (State.DONE, State.UNHANDLED, State.DROPPED)
 
 
 class DurableInbox:
@@ -73,6 +76,9 @@ class DurableInbox:
         self._writing = 0  # outcomes in the turn that is under way
         self._ready_left = True  # until the store has said otherwise
         self._unsure = False  # the answer to a commit was lost
+        self._turn_failed = False  # in the step that is under way
+        self._singly = 0  # parcels to be stored one by one
+        self._failed_alone = 0  # of these, one after the other
         self._next_look = 0.0
         self._pauses_s: list[float] = []  # of the retries that are not written down
         self._dues: list[float] = []  # a heap: when the soonest of those that are written down come due
@@ -146,7 +152,7 @@ class DurableInbox:
     def _run(self) -> None:
         while not self._stopping or self._parcels or self._outcomes:
             now = time.monotonic()
-            if not self._outcomes and not (self._parcels and self._health.may_put(now)):
+            if not self._outcomes and not self._may_store(now):
                 trial_at = self._health.trial_at if self._parcels else NEVER
                 self._news.wait(max(0.0, min(self._wake_at(), trial_at) - now))
             self._news.clear()
@@ -156,18 +162,28 @@ class DurableInbox:
                 log.warning("Another worker thought this one gone: what runs here may run a second time elsewhere")
                 self._life = 0
             except StoreDown as error:
-                self._health.failed(error, len(self._outcomes), time.monotonic())
+                self._went_down(error)
                 self._pause()
             except Exception:
                 log.exception("A mistake in gbot or its database: a turn of the inbox failed and is tried again")
                 self._pause()
         self._leave()
 
+    def _went_down(self, error: StoreDown) -> None:
+        if self._turn_failed and self._singly and self._failed_alone < 2:
+            log.warning("A delivery could not be stored (%s); those that came with it are stored one by one", error)
+            return
+        self._health.failed(error, len(self._outcomes), time.monotonic(), writing=self._turn_failed)
+        if self._parcels.waits and (self._singly or not self._turn_failed):
+            self._parcels.refuse_all(NOT_STORED)
+        self._singly = 0
+
     def _pause(self) -> None:
         self._unsure = True
         gevent.sleep(PAUSE_S)
 
     def _step(self) -> None:
+        self._turn_failed = False
         if not self._life:
             self._life = self._call(self._store.enlist)
         if self._unsure:
@@ -178,9 +194,12 @@ class DurableInbox:
         now = time.monotonic()
         if now >= self._wake_at():
             self._look(now)
-        may_put = bool(self._parcels) and self._health.may_put(now)
-        if may_put or self._outcomes or (self._ready_left and self._room() > 0):
-            self._turn(TURN_EVENTS_MAX if may_put else 0)
+        may_store = self._may_store(now)
+        if may_store or self._outcomes or self._health.wants_turn or (self._ready_left and self._room() > 0):
+            self._turn(TURN_EVENTS_MAX if may_store else 0)
+
+    def _may_store(self, now: float) -> bool:
+        return bool(self._parcels) and (self._singly > 0 or self._health.may_put(now))
 
     def _wake_at(self) -> float:
         """When the store is to be looked at again."""
@@ -189,7 +208,7 @@ class DurableInbox:
     def _look(self, now: float) -> None:
         """What have others left, what has come due, what is to be purged?"""
         look = self._call(self._store.look, self._life)
-        self._health.answered(len(self._outcomes), False, now)
+        self._health.reachable(len(self._outcomes), now)
         self._next_look = now + LOOK_INTERVAL_S
         while self._dues and self._dues[0] <= now:
             heapq.heappop(self._dues)
@@ -211,18 +230,20 @@ class DurableInbox:
     def _turn(self, events_max: int) -> None:
         """One transaction for all that has come together."""
         outcomes, self._outcomes = self._outcomes[:TURN_OUTCOMES_MAX], self._outcomes[TURN_OUTCOMES_MAX:]
-        parcels = self._parcels.take(events_max)
+        parcels = self._parcels.take(1 if self._singly else events_max)
         events = [event for parcel in parcels for event in parcel.events]
         self._writing = len(outcomes)
         try:
             turned = self._call(self._store.turn, self._life, self._work(outcomes, events))
         except BaseException as error:
             self._outcomes = outcomes + self._outcomes
-            self._not_stored(error)
+            self._turn_failed = True
+            self._not_stored(parcels, error)
             raise
         finally:
             self._writing = 0
-        self._health.answered(len(outcomes), bool(events), time.monotonic())
+        self._singly, self._failed_alone = max(0, self._singly - 1), 0
+        self._health.written(len(outcomes), bool(events), time.monotonic())
         self._count(turned, outcomes)
         self._parcels.stored()  # first the answers, then the handlers
         if turned.running:
@@ -232,20 +253,40 @@ class DurableInbox:
         """New events run at once if there is room and nothing older is ready."""
         room = self._room()
         run_max = 0 if self._ready_left else min(room, len(events))
-        return Work(_now_ms(), outcomes, events, run_max, room - run_max, self._ready_left)
+        return Work(_now_ms(), outcomes, events, run_max, min(room - run_max, CLAIM_MAX), self._ready_left)
 
-    def _not_stored(self, error: BaseException) -> None:
-        """Whoever waits sends it again; what nobody waits for is kept for the next try, unless trying is no use."""
-        if isinstance(error, LifeEnded) or (isinstance(error, StoreDown) and not self._parcels.waits):
+    def _not_stored(self, parcels: list[Parcel], error: BaseException) -> None:
+        """Of several parcels one may be the cause: they are tried again one by one, if the store answers at all.
+
+        Whoever waits for one that failed alone sends it again; what nobody waits for is tried some times more.
+        """
+        if isinstance(error, LifeEnded):
             self._parcels.give_back()
+        elif len(parcels) > 1 and isinstance(error, Exception) and not isinstance(error, StoreFull):
+            self._singly = len(parcels)
+            self._parcels.give_back()
+        elif self._parcels.waits:
+            self._failed_alone += 1
+            self._parcels.refuse(NOT_STORED)
+        elif parcels:
+            self._failed_alone += 1
+            self._try_later(parcels, error)
+
+    def _try_later(self, parcels: list[Parcel], error: BaseException) -> None:
+        """For deliveries that were answered before they were stored."""
+        for parcel in parcels:
+            parcel.failures += not isinstance(error, StoreFull)
+        if parcels[0].failures < TRIES_MAX:
+            self._parcels.give_back(last=True)
         else:
-            self._parcels.refuse(StoreUnavailable("The events could not be stored; send this again."))
+            log.error("Gave up a delivery of %d events that could not be stored: %s", len(parcels[0].events), error)
+            self._parcels.refuse(NOT_STORED)
 
     def _count(self, turned: Turned, outcomes: list[tuple[Entry, Outcome]]) -> None:
         self._accepted += turned.stored
         self._duplicates += turned.duplicates
         self._late += turned.late
-        left = sum([outcome.state in LEAVES_STORE for _, outcome in outcomes])
+        left = sum([outcome.state in LEAVES for _, outcome in outcomes])
         self._held = max(0, self._held + turned.stored - left)
         if turned.late:
             self._next_look = 0.0  # which ones of those that left were late is not told: ask how many are held

@@ -13,22 +13,34 @@ TRIAL_INTERVAL_S: Final = 1.0
 
 
 class Health:
-    """The state of the store at ``place``. Times are monotonic, in seconds, and passed in."""
+    """The state of the store at ``place``. Times are monotonic, in seconds, and passed in.
+
+    A store may answer a question and not take what is written, or take outcomes and no events: what failed has to
+    succeed before it counts as well again.
+    """
 
     def __init__(self, place: str) -> None:
         self._place = place
         self._down_since: float | None = None
-        self.trial_at = 0.0  # when events may be sent to a full one again, to see whether it still is
-        self._full = False  # it answers, but takes no events: only taking some shows that it does again
+        self._reason = ""
+        self._must_write = False
+        self._must_store = False
+        self.trial_at = 0.0  # when events may be sent to it again, to see whether it takes them
 
     def may_put(self, now: float) -> bool:
-        """Whether events may be sent to it: to a full one, once a second."""
-        return self._down_since is None or (self._full and now >= self.trial_at)
+        """Whether events may be sent to it: to one that answers without taking them, once a second."""
+        return self._down_since is None or ((self._must_write or self._must_store) and now >= self.trial_at)
 
-    def failed(self, error: StoreDown, outcomes: int, now: float) -> None:
-        """``outcomes``: how many wait to be written down."""
+    @property
+    def wants_turn(self) -> bool:
+        """Whether a turn, be it an empty one, would show that the store is well again."""
+        return self._must_write and not self._must_store
+
+    def failed(self, error: StoreDown, outcomes: int, now: float, *, writing: bool) -> None:
+        """``outcomes``: how many wait to be written down; ``writing``: it failed at a turn, not at a question."""
         self.trial_at = now + TRIAL_INTERVAL_S
-        self._full = isinstance(error, StoreFull)
+        self._must_write = self._must_write or writing
+        self._must_store = self._must_store or isinstance(error, StoreFull)
         if self._down_since is None:
             self._down_since = now
             log.error(
@@ -38,16 +50,27 @@ class Health:
                 error,
                 outcomes,
             )
+        elif str(error) != self._reason:
+            log.warning("The inbox %s still cannot be used: %s", self._place, error)
+        self._reason = str(error)
 
-    def answered(self, outcomes: int, stored: bool, now: float) -> None:
-        """``outcomes`` were waiting; ``stored``: it took events, not only outcomes or a question."""
-        if self._down_since is None or (self._full and not stored):
-            return
-        log.warning(
-            "The inbox %s can be used again after %.1f s; the outcomes kept meanwhile (%d) are written down now",
-            self._place,
-            now - self._down_since,
-            outcomes,
-        )
+    def reachable(self, outcomes: int, now: float) -> None:
+        """It answered a question; ``outcomes`` are waiting."""
+        if not (self._must_write or self._must_store):
+            self._well(outcomes, now)
+
+    def written(self, outcomes: int, stored: bool, now: float) -> None:
+        """A turn was done, with so many outcomes, and with events if ``stored``."""
+        if stored or not self._must_store:
+            self._well(outcomes, now)
+
+    def _well(self, outcomes: int, now: float) -> None:
+        if self._down_since is not None:
+            log.warning(
+                "The inbox %s can be used again after %.1f s; the outcomes kept meanwhile (%d) are written down now",
+                self._place,
+                now - self._down_since,
+                outcomes,
+            )
         self._down_since = None
-        self._full = False
+        self._must_write = self._must_store = False

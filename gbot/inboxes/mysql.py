@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
-from gbot.database import Connection, Database, DatabaseDown, DatabaseMistake, Deadlock, parse
+from gbot.database import READ_TIMEOUT_S, Connection, Database, DatabaseDown, DatabaseMistake, Deadlock, parse
 from gbot.errors import StartError
 from gbot.inboxes import mysql_schema
 from gbot.inboxes.mysql_tables import ANY_READY, CHUNK, Tables, binary
@@ -33,6 +33,7 @@ from gbot.inboxes.store import LifeEnded, Look, Place, Policy, StoreDown, Tidied
 T = TypeVar("T")
 
 GONE_AFTER_S: Final = 10  # without a beat
+WATCH_S: Final = 2.5  # a step of the database's clock makes all look silent: others beat meanwhile
 TRIES: Final = 5  # of a transaction that deadlocks
 PAUSE_S: Final = 0.005  # times 2, 4, 8 … after a deadlock
 LOCK_WAIT_S: Final = 2
@@ -75,12 +76,15 @@ PURGE_DONE: Final = (
 class MySqlStore:
     """See :class:`gbot.inboxes.store.Store`; the rest is what :class:`gbot.inboxes.desk.SqlDesk` needs.
 
-    ``grace_s`` is how long a store must have been beating before it rescues entries of others.
+    ``grace_s`` is how long a store must have been beating before it rescues entries of others; ``read_timeout_s`` is
+    for one answer of the database.
     """
 
     blocks: Final = False
 
-    def __init__(self, url: str, policy: Policy, grace_s: float = GONE_AFTER_S) -> None:
+    def __init__(
+        self, url: str, policy: Policy, grace_s: float = GONE_AFTER_S, read_timeout_s: float = READ_TIMEOUT_S
+    ) -> None:
         try:
             address = parse(url)
         except ValueError as error:
@@ -89,8 +93,10 @@ class MySqlStore:
         self._database = Database(address, SETUP)
         self._policy = policy
         self._grace_s = grace_s
+        self._read_timeout_s = read_timeout_s
         self._connection: Connection | None = None
         self._statement_bytes_max = 0
+        self._watched: dict[int, tuple[object, float]] = {}  # silent lives: their beat, and since when it is that one
         self._beat_at = self._steady_since = -math.inf  # monotonic
 
     # Coming and going.
@@ -176,6 +182,8 @@ class MySqlStore:
 
     def orphans(self, life: int, known: Sequence[int]) -> int:
         def put_back(tables: Tables) -> int:
+            if not tables.rows(WORKER, (life,)):  # waits for a commit of this worker that may still be under way
+                raise LifeEnded
             keep = frozenset(known)
             rows = [row for row in tables.rows(RUNNING_OF, (life,)) if row[0] not in keep]
             return tables.put_back(rows, f"claim = {int(life)}")
@@ -200,15 +208,22 @@ class MySqlStore:
         """How many entries were rescued, the lives that ended, and whether there may be more."""
         rescued, ended, left = 0, [], False
         if self._may_rescue():
-            with self._guarded() as connection:
-                gone = [row[0] for row in connection.rows(f"SELECT life FROM gbot_workers WHERE {GONE}", (life,))]
-            for other in gone:
+            for other in self._silent(life):
                 count = self._transact(partial(self._end_part, worker=GONE_WORKER, args=(other, life), rescued=True))
                 rescued += count or 0
                 left = left or count == CHUNK
                 if count is not None and count < CHUNK:
                     ended.append(other)
         return rescued, ended, left
+
+    def _silent(self, life: int) -> list[int]:
+        """The lives of others that have not beaten while this store watched them, whatever the clocks did meanwhile."""
+        with self._guarded() as connection:
+            beats = dict(connection.rows(f"SELECT life, beat FROM gbot_workers WHERE {GONE}", (life,)))
+        now = time.monotonic()
+        unchanged = {other: watched for other, watched in self._watched.items() if beats.get(other) == watched[0]}
+        self._watched = {other: (beat, now) for other, beat in beats.items()} | unchanged
+        return [other for other, (_, since) in self._watched.items() if now - since >= min(WATCH_S, self._grace_s)]
 
     def _end_part(self, tables: Tables, worker: str, args: tuple[int, ...], rescued: bool) -> int | None:
         """Put back a part of what a worker runs; it ends with the last part, of less than CHUNK entries.
@@ -258,7 +273,7 @@ class MySqlStore:
 
     def _connected(self) -> Connection:
         if self._connection is None or not self._connection.is_open:
-            self._connection = self._database.connect()
+            self._connection = self._database.connect(self._read_timeout_s)
             packet_bytes_max = self._connection.rows("SELECT @@max_allowed_packet")[0][0]
             self._statement_bytes_max = packet_bytes_max // 2
         return self._connection

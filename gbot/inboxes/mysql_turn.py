@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from gbot.event import Event
-from gbot.inbox import Entry, Outcome, State
+from gbot.inbox import LEAVES, Entry, Outcome, State
 from gbot.inboxes.mysql_schema import ID_BYTES_MAX, PLATFORM_BYTES_MAX
 from gbot.inboxes.mysql_tables import (
     ANY_READY,
@@ -27,7 +27,7 @@ from gbot.inboxes.mysql_tables import (
     conversations_of,
 )
 from gbot.inboxes.store import (
-    ERROR_CHARS_MAX,
+    CLAIM_BYTES_MAX,
     RUNS,
     UNREADABLE,
     LifeEnded,
@@ -36,17 +36,18 @@ from gbot.inboxes.store import (
     Work,
     decode_event,
     encode_event,
+    kept_error,
     placed,
     unreadable,
 )
 
 FAILED_CHUNK: Final = 100  # failed entries in one statement, each with its own text
-LEAVING: Final = frozenset({State.DONE, State.UNHANDLED, State.DROPPED})
 
 CLAIM: Final = (
-    f"SELECT number, attempts, received_ms, event FROM gbot_entries FORCE INDEX (by_state) WHERE {READY}"
+    f"SELECT number, LENGTH(event) FROM gbot_entries FORCE INDEX (by_state) WHERE {READY}"
     " ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED"
 )
+CLAIMED: Final = "SELECT number, attempts, received_ms, event FROM gbot_entries WHERE number IN %s ORDER BY number"
 # The beat is by the database's clock; the number that comes back without a query of its own is the distance between
 # two numbers of one INSERT, times two, plus 1 if an entry is ready.
 FENCE: Final = (
@@ -82,7 +83,7 @@ class Turn:
     def take(self) -> Turned:
         """All of it. Raises LifeEnded."""
         work, tables = self._work, self._tables
-        guess = len(work.events) - sum(outcome.state in LEAVING for _, outcome in work.settlements)
+        guess = len(work.events) - sum(outcome.state in LEAVES for _, outcome in work.settlements)
         fence = self._fence(guess)
         conversations = conversations_of(entry.event for entry, _ in work.settlements) | conversations_of(work.events)
         tables.lock(conversations)
@@ -119,7 +120,7 @@ class Turn:
         settlements = self._work.settlements
         groups: dict[tuple[int, State], list[tuple[Entry, Outcome]]] = {}
         for entry, outcome in settlements:
-            kind = State.DONE if outcome.state in LEAVING else outcome.state
+            kind = State.DONE if outcome.state in LEAVES else outcome.state
             groups.setdefault((entry.claim, kind), []).append((entry, outcome))
         matched = removed = 0
         for (claim, kind), group in groups.items():
@@ -140,7 +141,7 @@ class Turn:
                 group,
                 FAILED_CHUNK,
                 self._tables.statement_bytes_max,
-                lambda pair: literal_bytes(kept_error(pair[1])) + 100,
+                lambda pair: literal_bytes(kept_error(pair[1].error)) + 100,
             ):
                 count += self._fail(claim, kind, part)
             return count
@@ -156,7 +157,7 @@ class Turn:
     def _fail(self, claim: int, kind: State, part: list[tuple[Entry, Outcome]]) -> int:
         numbers = [entry.number for entry, _ in part]
         case = f"CASE number {'WHEN %s THEN %s ' * len(part)}END"
-        errors = [value for entry, outcome in part for value in (entry.number, kept_error(outcome))]
+        errors = [value for entry, outcome in part for value in (entry.number, kept_error(outcome.error))]
         if kind is State.DEAD:
             self._run(
                 f"UPDATE gbot_entries SET attempts = attempts + 1, error = {case} WHERE number IN %s AND claim = %s",
@@ -263,8 +264,11 @@ class Turn:
 
         Returns them, and whether there may be more.
         """
-        rows = self._tables.rows(CLAIM, (self._work.claim_max,))
-        for part in chunks([row[0] for row in rows], CHUNK):
+        found = self._tables.rows(CLAIM, (self._work.claim_max,))
+        taken = next(chunks(found, len(found), CLAIM_BYTES_MAX, lambda row: row[1]), [])
+        rows: list[tuple[Any, ...]] = []
+        for part in chunks([number for number, _ in taken], CHUNK):
+            rows += self._tables.rows(CLAIMED, (part,))
             self._run(
                 f"UPDATE gbot_entries SET state = {Place.RUNNING}, claim = %s WHERE number IN %s", (self._life, part)
             )
@@ -274,7 +278,7 @@ class Turn:
                 claimed.append(Entry(number, decode_event(text), self._life, attempts, received_ms))
             except UNREADABLE as error:
                 self._bury(number, unreadable(error))
-        return claimed, len(rows) == self._work.claim_max
+        return claimed, len(found) == self._work.claim_max or len(taken) < len(found)
 
     def _bury(self, number: int, error: str) -> None:
         """Make a claimed entry dead that cannot be run, so that it does not stop all others."""
@@ -284,11 +288,6 @@ class Turn:
         if conversation is not None:
             self._tables.lock({conversation})
             self._tables.promote({conversation})
-
-
-def kept_error(outcome: Outcome) -> str:
-    """The end of an error's text, as far as it can be written down."""
-    return outcome.error[-ERROR_CHARS_MAX:].encode("utf-8", "replace").decode()
 
 
 def literal_bytes(text: str) -> int:

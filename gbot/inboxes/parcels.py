@@ -20,13 +20,14 @@ CHECK_INTERVAL_S: Final = 0.1
 class Parcel:
     """A delivery's events, and the request that waits for them."""
 
-    __slots__ = ("body_bytes", "events", "expires", "waiter")
+    __slots__ = ("body_bytes", "events", "expires", "failures", "waiter")
 
     def __init__(self, events: Sequence[Event], body_bytes: int, waiter: Waiter[None] | None) -> None:
         self.events = events
         self.body_bytes = body_bytes
         self.waiter = waiter  # None: nobody waits, or no longer
         self.expires = time.monotonic() + PUT_TIMEOUT_S
+        self.failures = 0  # turns of its own that failed while the store answered
 
 
 class Parcels:
@@ -71,9 +72,12 @@ class Parcels:
         self._under_way = taken
         return taken
 
-    def give_back(self) -> None:
-        """What is under way was not stored and is first in the queue again."""
-        self._queue.extendleft(reversed(self._under_way))
+    def give_back(self, last: bool = False) -> None:
+        """What is under way was not stored and is in the queue again, as the first or as the last."""
+        if last:
+            self._queue.extend(self._under_way)
+        else:
+            self._queue.extendleft(reversed(self._under_way))
         self._under_way = []
 
     def stored(self) -> None:
@@ -81,24 +85,29 @@ class Parcels:
         self._leave(self._under_way, None)
         self._under_way = []
 
-    def refuse(self, error: StoreUnavailable) -> None:
+    def refuse(self, why: str) -> None:
         """What is under way was not stored: whoever waits for it is told to send it again."""
-        self._leave(self._under_way, error)
+        self._leave(self._under_way, why)
         self._under_way = []
+
+    def refuse_all(self, why: str) -> None:
+        """The same for what is in the queue, too."""
+        self._leave([*self._under_way, *self._queue], why)
+        self._under_way = []
+        self._queue.clear()
 
     def stop(self) -> None:
         """Whoever waits still is told to send it again; what nobody waits for stays where it is."""
         self._timer.stop()
         if self.waits:
-            self._leave([*self._under_way, *self._queue], StoreUnavailable("The server has stopped; send this again."))
-            self._queue.clear()
+            self.refuse_all("The server has stopped; send this again.")
 
-    def _leave(self, parcels: list[Parcel], error: StoreUnavailable | None) -> None:
+    def _leave(self, parcels: list[Parcel], why: str | None) -> None:
         for parcel in parcels:
             self._bytes -= parcel.body_bytes
             self.events -= len(parcel.events)
         if parcels and self.waits:
-            self._hub.loop.run_callback(_answer, parcels, error)
+            self._hub.loop.run_callback(_answer, parcels, why)
 
     def _answer_late(self) -> None:
         """Runs in the hub: nobody waits longer than the platform does, even while the store hangs.
@@ -113,16 +122,18 @@ class Parcels:
             self.events -= len(parcel.events)
             late.append(parcel)
         if late:
-            _answer(late, StoreUnavailable("The events could not be stored in time; send this again."))
+            _answer(late, "The events could not be stored in time; send this again.")
 
 
-def _answer(parcels: Sequence[Parcel], error: Exception | None) -> None:
-    """Let the requests go on. Runs in the hub, so each of them gets as far as it can without waiting."""
+def _answer(parcels: Sequence[Parcel], why: str | None) -> None:
+    """Let the requests go on; ``why`` the events were not stored. Runs in the hub, and so does each of the requests,
+    as far as it gets without waiting.
+    """
     for parcel in parcels:
         waiter, parcel.waiter = parcel.waiter, None
         if waiter is None:
             continue  # it was answered before
-        if error is None:
+        if why is None:
             waiter.switch(None)
         else:
-            waiter.throw(error)
+            waiter.throw(StoreUnavailable(why))

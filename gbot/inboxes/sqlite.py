@@ -262,7 +262,7 @@ class SqliteStore:
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     address = f"file:{quote(str(path))}?{mode}"
-    return sqlite3.connect(address, BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
+    return sqlite3.connect(address, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True)
 
 
 def _named(sql: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ class Lives:
         self._path = path
         self._descriptor: int | None = None
         self._held: set[int] = set()
+        _let_go_in_children(self)
 
     def hold(self, life: int) -> None:
         """Show that this life is there, until ``release``, ``close`` or the end of the process."""
@@ -62,6 +64,18 @@ class Lives:
             os.close(self._descriptor)
         self._descriptor = None
         self._held.clear()
+
+
+def _let_go_in_children(lives: Lives) -> None:
+    """A process that a handler forks shares the open file: it would keep the locks when its parent has died."""
+    here = weakref.ref(lives)
+
+    def let_go() -> None:
+        lives = here()
+        if lives is not None:
+            lives.close()
+
+    os.register_at_fork(after_in_child=let_go)
 
 
 def _flock(kind: int, life: int) -> bytes:

@@ -20,6 +20,7 @@ from gbot.inbox import DEAD, RELEASED, RETRY, Entry, Outcome
 from gbot.inboxes.sqlite_file import Database, Rows
 from gbot.inboxes.sqlite_upkeep import decode_numbers, decode_texts, json_text, promote, whole
 from gbot.inboxes.store import (
+    CLAIM_BYTES_MAX,
     ERROR_CHARS_MAX,
     RUNS,
     UNREADABLE,
@@ -29,6 +30,7 @@ from gbot.inboxes.store import (
     conversation_key,
     decode_event,
     encode_events,
+    kept_error,
     placed,
     unreadable,
 )
@@ -111,8 +113,7 @@ def _sort(runs: _Runs, number: int, outcome: Outcome, now_ms: int) -> None:
 
 
 def _kept_error(error: str) -> str:
-    """The part of an error that is kept, as text that can be stored whatever was in it."""
-    return whole(error[-ERROR_CHARS_MAX:].encode(errors="replace").decode())[-ERROR_CHARS_MAX:]
+    return whole(kept_error(error))[-ERROR_CHARS_MAX:]
 
 
 def _change(db: Database, sql: str, values: Sequence[object], claim: int) -> int:
@@ -235,10 +236,14 @@ def _taken(db: Database, keys: Iterable[str | None], strict: bool) -> set[str]:
 
 # Claim.
 
-READY: Final = """SELECT '[' || ifnull(group_concat(
-        '[' || number || ',' || attempts || ',' || received_ms || ',' || event || ']'), '') || ']'
-    FROM (SELECT number, attempts, received_ms, event FROM entries
-        WHERE state = 0 AND claim IS NULL ORDER BY number LIMIT ?)"""
+# The sizes come first: what is too much for one turn is counted, and not read.
+READY: Final = """SELECT count(*), '[' || ifnull(group_concat(
+        '[' || e.number || ',' || e.attempts || ',' || e.received_ms || ',' || e.event || ']')
+        FILTER (WHERE found.before < ?), '') || ']'
+    FROM (SELECT number, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before
+        FROM (SELECT number, length(event) AS size FROM entries
+            WHERE state = 0 AND claim IS NULL ORDER BY number LIMIT ?)) AS found
+    CROSS JOIN entries AS e ON e.number = found.number"""
 READY_ROWS: Final = """SELECT number, conversation, event FROM entries
     WHERE state = 0 AND claim IS NULL ORDER BY number LIMIT ?"""
 CLAIM: Final = "UPDATE entries SET claim = ? WHERE number IN (SELECT value FROM json_each(?))"
@@ -246,7 +251,7 @@ CLAIM: Final = "UPDATE entries SET claim = ? WHERE number IN (SELECT value FROM 
 
 class Claimed(NamedTuple):
     running: list[Entry]
-    full: bool  # it got as many as it wanted: there may be more
+    full: bool  # there may be more
 
 
 NONE_CLAIMED: Final = Claimed([], False)
@@ -256,15 +261,17 @@ def claim(db: Database, life: int, work: Work, policy: Policy) -> Claimed:
     """Hand out ready entries in the order of their numbers."""
     if work.claim_max <= 0:
         return NONE_CLAIMED
+    count, text = db.execute(READY, (CLAIM_BYTES_MAX, work.claim_max)).fetchone()
     try:
-        rows = _decode_claimed(db.execute(READY, (work.claim_max,)).fetchone()[0])
+        rows = _decode_claimed(text)
     except UNREADABLE:
         _bury_unreadable(db, life, work, policy)
-        rows = _decode_claimed(db.execute(READY, (work.claim_max,)).fetchone()[0])
+        count, text = db.execute(READY, (CLAIM_BYTES_MAX, work.claim_max)).fetchone()
+        rows = _decode_claimed(text)
     if rows:
         db.execute(CLAIM, (life, json_text([row[0] for row in rows])))
     running = [Entry(number, event, life, attempts, received_ms) for number, attempts, received_ms, event in rows]
-    return Claimed(running, len(rows) == work.claim_max)
+    return Claimed(running, count == work.claim_max or len(rows) < count)
 
 
 def _bury_unreadable(db: Database, life: int, work: Work, policy: Policy) -> None:

@@ -16,6 +16,7 @@ and event id, for the deduplication window) and *workers*. The rules that both d
 - **Back.** A released, rescued or due entry, and a dead one that is to run again, becomes ready if it has no
   conversation; otherwise it goes behind, and its conversation is promoted.
 - **Claim.** Ready entries are handed out in the order of their numbers; each carries the number of the worker's life.
+  One turn hands out CLAIM_BYTES_MAX of events at most, but one event however large it is.
 - **Settle** changes only entries that still carry the claim under which they were handed out.
 - **Rescue** makes an entry dead that was running when RESCUES_MAX workers went away: it may be what ended them.
 
@@ -49,6 +50,7 @@ class Place(enum.IntEnum):
     DONE = 5
 
 
+CLAIM_BYTES_MAX: Final = 16 * 1024 * 1024
 ERROR_CHARS_MAX: Final = 4000  # of an error's text that are kept
 RESCUES_MAX: Final = 20
 RESCUED_TOO_OFTEN: Final = f"It was running when {RESCUES_MAX} workers went away, and may be what ended them."
@@ -132,7 +134,8 @@ class Store(Protocol):
     def orphans(self, life: int, known: Sequence[int]) -> int:
         """Put back entries that carry this life and are not among the known numbers; returns how many.
 
-        After a commit whose answer was lost, nobody knows of them. Raises StoreDown.
+        After a commit whose answer was lost, nobody knows of them; waits for it if it is still under way. Raises
+        StoreDown, LifeEnded.
         """
 
     def leave(self, life: int) -> None:
@@ -228,6 +231,11 @@ def encode_events(events: Sequence[Event]) -> str:
         return _encoder.encode(events).decode()
     except (RecursionError, ValueError, TypeError):
         return f"[{','.join(map(encode_event, events))}]"
+
+
+def kept_error(error: str) -> str:
+    """The end of an error's text, as far as it can be written down."""
+    return error[-ERROR_CHARS_MAX:].encode("utf-8", "replace").decode()
 
 
 # What people do with an inbox by hand, through ``gbot inbox``.

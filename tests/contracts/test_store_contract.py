@@ -10,7 +10,7 @@ import pytest
 
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
-from gbot.inboxes.store import ERROR_CHARS_MAX, RESCUES_MAX, LifeEnded, Place
+from gbot.inboxes.store import CLAIM_BYTES_MAX, ERROR_CHARS_MAX, RESCUES_MAX, LifeEnded, Place
 from tests.contracts.conftest import HireWorker
 from tests.contracts.stores import (
     DEAD,
@@ -335,6 +335,19 @@ def test_those_behind_do_not_use_up_room(worker: Worker) -> None:
     worker.run(event_of("a1", of="a"))
     turned = worker.put(event_of("a2", of="a"), event_of("a3", of="a"), event_of("x"), event_of("y"), run_max=2)
     assert texts_of(turned.running) == ["x", "y"]
+
+
+def test_a_turn_hands_out_no_more_bytes_than_fit_into_memory(worker: Worker) -> None:
+    large = "x" * (CLAIM_BYTES_MAX // 4 + 1)
+    for number in range(6):
+        worker.put(event_of(f"{number}{large}"))
+    first = worker.turn(claim_max=10)
+    assert 1 <= len(first.running) <= 4
+    assert first.ready_left
+    taken = [*first.running]
+    while more := worker.claim():
+        taken += more
+    assert [entry.event.text[:1] for entry in taken if entry.event.text] == list("012345")
 
 
 def test_one_that_waits_for_its_attempt_holds_its_conversation_up_only_if_strict(worker: Worker, strict: bool) -> None:
