@@ -76,7 +76,8 @@ class Config:
     dedup_window: float = _setting(
         kinds.seconds(60, 30 * 86_400),
         25 * 3600.0,
-        "How long an event's id is remembered, so that one that the platform sends again does not run again.",
+        "How long an event's id is remembered, so that one that the platform sends again does not run again; "
+        "memory: remembers the last 100,000 ids at most.",
     )
     attempts_max: int = _setting(
         kinds.integer(1, 1000), 5, "How often an event is run in all when its handler fails; then it is kept as dead."
@@ -246,6 +247,8 @@ def _odd_combinations(config: Config) -> list[str]:
     odd = []
     if config.line_channel_access_token and not config.line_channel_secret:
         odd.append("A LINE access token is set, but no LINE channel secret: LINE is not served")
+    if config.inbox == "memory:" and (config.keep_done or config.ack == "received"):
+        odd.append("keep-done and ack mean nothing with the memory: inbox: it stores nothing")
     if config.entries_max < config.pool:
         odd.append(f"inbox-max is below pool: no more than {config.entries_max} handlers will run at once")
     if config.inbox_bytes_max < config.body_bytes_max:

@@ -151,7 +151,7 @@ class Retry(Verdict):
         if after is not None and not 0 <= after < RETRY_AFTER_MAX_S:
             raise ValueError(f"Retry(after=…): expected seconds from 0 to {RETRY_AFTER_MAX_S}, got {after!r}")
         super().__init__(reason)
-        self.after_s = after
+        self.after_s = None if after is None else float(after)
 
 
 class Drop(Verdict):

@@ -41,7 +41,7 @@ STATES: Final = {
     for word in ("dead", "waiting", "ready", "running", "done")
 }
 REASONS: Final = {
-    None: "not there",
+    None: "no such entry",
     Place.READY: "about to run already",
     Place.RUNNING: "running",
     Place.WAITING: "changed meanwhile",
@@ -119,7 +119,7 @@ def inbox(context: click.Context) -> None:
     \b
     ready    will run as soon as a worker has room
     running  a worker runs its handler now
-    waiting  for the time of its next attempt, or for an earlier event of its conversation
+    waiting  for its next attempt, or an earlier event of its conversation
     dead     its last attempt failed; it stays until you retry or drop it
     done     its handler ended; kept only where gbot serve has --keep-done
 
@@ -206,7 +206,7 @@ def show(url: str | None, config_file: str | None, number: int) -> None:
 
 
 @inbox.command(short_help="Run dead or waiting entries again, soon.")
-@click.argument("numbers", nargs=-1, type=_Number(1, 2**63 - 1), metavar="ID...")
+@click.argument("numbers", nargs=-1, type=_Number(1, 2**63 - 1), metavar="[ID...]")
 @click.option("--all-dead", is_flag=True, help="All dead entries.")
 @_inbox_options
 def retry(url: str | None, config_file: str | None, numbers: tuple[int, ...], all_dead: bool) -> None:
@@ -226,7 +226,7 @@ def retry(url: str | None, config_file: str | None, numbers: tuple[int, ...], al
 
 
 @inbox.command(short_help="Remove entries that do not run.")
-@click.argument("numbers", nargs=-1, type=_Number(1, 2**63 - 1), metavar="ID...", required=True)
+@click.argument("numbers", nargs=-1, type=_Number(1, 2**63 - 1), metavar="[ID...]", required=True)
 @_inbox_options
 def drop(url: str | None, config_file: str | None, numbers: tuple[int, ...]) -> None:
     """Remove the entries ID... for good: dead, ready or waiting ones. One that runs is left to its worker."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,17 @@ def integer(low: int, high: int, metavar: str = "N") -> Kind:
 
 
 def seconds(low: float, high: float, zero: str = "") -> Kind:
-    """``zero``: what 0 means, where it is allowed below ``low``."""
+    """``zero``: what 0 means, where it is allowed below ``low``. 90, 90s, 1.5m, 25h and 7d are all understood."""
 
     def read(text: str) -> float:
-        value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else -1.0
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)", text)
+        value = float(found[1]) * UNITS_S[found[2]] if found else -1.0
         if not (low <= value <= high or (zero and value == 0)):
             raise ValueError
         return value
 
-    expected = f"a number of seconds from {low:g} to {high:g}"
-    return Kind(f"{expected}, or 0 for {zero}" if zero else expected, read, "SECONDS")
+    expected = f"a number of seconds from {low:.10g} to {high:.10g}, or a time such as 90s, 5m, 25h or 7d"
+    return Kind(f"{expected}; 0 for {zero}" if zero else expected, read, "SECONDS")
 
 
 def choice(*words: str) -> Kind:

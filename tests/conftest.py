@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,25 @@ from tests.fake_line import FakeLineProcess
 from tests.journeys.mariadb import MariaDb
 from tests.journeys.processes import ROOT, Program, Served
 from tests.rig import Rig
+
+Report = Callable[..., None]
+REPORTED = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    """Takes what a test has counted, for the summary at the end."""
+    lines = request.config.stash.setdefault(REPORTED, [])
+    name = request.node.name
+    return lambda *words: lines.append(f"{name}: {' '.join(map(str, words))}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(REPORTED, [])
+    if lines:
+        terminalreporter.section("counted")
+    for line in lines:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,7 +32,10 @@ def test_a_bad_flag_is_one_line() -> None:
 
 def test_a_bad_variable_is_one_line() -> None:
     line = refused(gbot("serve", environ={"GBOT_STOP_TIMEOUT": "soon"}))
-    assert line.startswith("GBOT_STOP_TIMEOUT: expected a number of seconds from 0 to 3600, got 'soon'")
+    assert line.startswith(
+        "GBOT_STOP_TIMEOUT: expected a number of seconds from 0 to 3600, or a time such as 90s, 5m, 25h or 7d, "
+        "got 'soon'"
+    )
     assert line.endswith("(from the environment)")
 
 

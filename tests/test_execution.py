@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 
 import gevent
 import msgspec
@@ -330,6 +332,13 @@ def test_a_middleware_that_raises_is_as_a_handler_that_does() -> None:
     outcome = Bench(bot).run(text_event("x"))
     assert outcome.state is State.DEAD
     assert "LookupError" in outcome.error
+
+
+@pytest.mark.parametrize("after", [2, True, Decimal("2.5"), Fraction(1, 3)], ids=repr)
+def test_a_pause_may_be_any_number(after: float) -> None:
+    after_s = Retry(after=after).after_s
+    assert type(after_s) is float
+    assert after_s == float(after)
 
 
 # ---- the author's error handler

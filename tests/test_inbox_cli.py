@@ -399,7 +399,7 @@ def test_what_cannot_run_again_is_named(kept: Kept) -> None:
     assert program.stdout == ["2 entries will run again."]
     assert sorted(program.stderr) == sorted(
         [
-            "gbot: not run again, because not there: 998, 999",
+            "gbot: not run again, because no such entry: 998, 999",
             f"gbot: not run again, because about to run already: {numbers['ready']}",
             f"gbot: not run again, because running: {numbers['running']}",
             f"gbot: not run again, because waiting for their conversation already: {numbers['behind']}",
@@ -442,7 +442,7 @@ def test_what_runs_or_is_done_is_not_dropped(kept: Kept) -> None:
     assert program.stderr == [
         f"gbot: not dropped, because running: {numbers['running']}",
         f"gbot: not dropped, because done: {numbers['done']}",
-        "gbot: not dropped, because not there: 999",
+        "gbot: not dropped, because no such entry: 999",
     ]
     assert kept.place_of(numbers["running"]) is Place.RUNNING
     assert kept.place_of(numbers["done"]) is Place.DONE

@@ -242,12 +242,11 @@ class DurableInbox:
             raise
         finally:
             self._writing = 0
+        self._parcels.stored()  # first the answers, then the handlers
+        self._submit(turned.running)
         self._singly, self._failed_alone = max(0, self._singly - 1), 0
         self._health.written(len(outcomes), bool(events), time.monotonic())
         self._count(turned, outcomes)
-        self._parcels.stored()  # first the answers, then the handlers
-        if turned.running:
-            self._submit(turned.running)
 
     def _work(self, outcomes: list[tuple[Entry, Outcome]], events: list[Event]) -> Work:
         """New events run at once if there is room and nothing older is ready."""
@@ -291,9 +290,9 @@ class DurableInbox:
         if turned.late:
             self._next_look = 0.0  # which ones of those that left were late is not told: ask how many are held
         self._ready_left = turned.ready_left
-        for pause_s in self._pauses_s[: DUES_MAX - len(self._dues)]:
+        pauses_s, self._pauses_s = self._pauses_s, []
+        for pause_s in pauses_s[: DUES_MAX - len(self._dues)]:
             heapq.heappush(self._dues, time.monotonic() + pause_s)
-        self._pauses_s.clear()
 
     def _leave(self) -> None:
         """The last step of a stop."""

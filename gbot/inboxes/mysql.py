@@ -41,7 +41,9 @@ PURGE_CHUNK: Final = 1000
 
 SETUP: Final = (
     f"SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00',"
-    f" innodb_lock_wait_timeout = {LOCK_WAIT_S}, lock_wait_timeout = {LOCK_WAIT_S}",
+    f" innodb_lock_wait_timeout = {LOCK_WAIT_S}, lock_wait_timeout = {LOCK_WAIT_S},"
+    # A worker that stands still within a transaction must not keep its locks: the server ends its connection.
+    f" wait_timeout = {GONE_AFTER_S}",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 )
 GONE: Final = f"life > 0 AND life <> %s AND beat < NOW(6) - INTERVAL {GONE_AFTER_S} SECOND"

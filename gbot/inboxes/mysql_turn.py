@@ -29,6 +29,7 @@ from gbot.inboxes.mysql_tables import (
 from gbot.inboxes.store import (
     CLAIM_BYTES_MAX,
     RUNS,
+    SUSPECT_RESCUES,
     UNREADABLE,
     LifeEnded,
     Place,
@@ -44,7 +45,7 @@ from gbot.inboxes.store import (
 FAILED_CHUNK: Final = 100  # failed entries in one statement, each with its own text
 
 CLAIM: Final = (
-    f"SELECT number, LENGTH(event) FROM gbot_entries FORCE INDEX (by_state) WHERE {READY}"
+    f"SELECT number, LENGTH(event), rescues FROM gbot_entries FORCE INDEX (by_state) WHERE {READY}"
     " ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED"
 )
 CLAIMED: Final = "SELECT number, attempts, received_ms, event FROM gbot_entries WHERE number IN %s ORDER BY number"
@@ -265,9 +266,11 @@ class Turn:
         Returns them, and whether there may be more.
         """
         found = self._tables.rows(CLAIM, (self._work.claim_max,))
-        taken = next(chunks(found, len(found), CLAIM_BYTES_MAX, lambda row: row[1]), [])
+        suspects = (place for place, row in enumerate(found) if row[2] >= SUSPECT_RESCUES)
+        alone = found[: max(1, next(suspects, len(found)))]
+        taken = next(chunks(alone, len(found), CLAIM_BYTES_MAX, lambda row: row[1]), [])
         rows: list[tuple[Any, ...]] = []
-        for part in chunks([number for number, _ in taken], CHUNK):
+        for part in chunks([row[0] for row in taken], CHUNK):
             rows += self._tables.rows(CLAIMED, (part,))
             self._run(
                 f"UPDATE gbot_entries SET state = {Place.RUNNING}, claim = %s WHERE number IN %s", (self._life, part)

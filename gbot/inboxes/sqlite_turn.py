@@ -23,6 +23,7 @@ from gbot.inboxes.store import (
     CLAIM_BYTES_MAX,
     ERROR_CHARS_MAX,
     RUNS,
+    SUSPECT_RESCUES,
     UNREADABLE,
     Place,
     Policy,
@@ -236,12 +237,13 @@ def _taken(db: Database, keys: Iterable[str | None], strict: bool) -> set[str]:
 
 # Claim.
 
-# The sizes come first: what is too much for one turn is counted, and not read.
-READY: Final = """SELECT count(*), '[' || ifnull(group_concat(
+# Sizes come first: what is too much for one turn is counted, and not read. Suspects are taken alone.
+READY: Final = f"""SELECT count(*), '[' || ifnull(group_concat(
         '[' || e.number || ',' || e.attempts || ',' || e.received_ms || ',' || e.event || ']')
-        FILTER (WHERE found.before < ?), '') || ']'
-    FROM (SELECT number, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before
-        FROM (SELECT number, length(event) AS size FROM entries
+        FILTER (WHERE found.before = 0 OR (found.before < ? AND found.suspects = 0)), '') || ']'
+    FROM (SELECT number, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before,
+            sum(rescues >= {SUSPECT_RESCUES}) OVER (ROWS UNBOUNDED PRECEDING) AS suspects
+        FROM (SELECT number, length(event) AS size, rescues FROM entries
             WHERE state = 0 AND claim IS NULL ORDER BY number LIMIT ?)) AS found
     CROSS JOIN entries AS e ON e.number = found.number"""
 READY_ROWS: Final = """SELECT number, conversation, event FROM entries

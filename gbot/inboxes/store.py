@@ -18,7 +18,8 @@ and event id, for the deduplication window) and *workers*. The rules that both d
 - **Claim.** Ready entries are handed out in the order of their numbers; each carries the number of the worker's life.
   One turn hands out CLAIM_BYTES_MAX of events at most, but one event however large it is.
 - **Settle** changes only entries that still carry the claim under which they were handed out.
-- **Rescue** makes an entry dead that was running when RESCUES_MAX workers went away: it may be what ended them.
+- **Rescue** makes an entry dead that was running when RESCUES_MAX workers went away: it may be what ended them. So that
+  it dies alone, an entry that was rescued SUSPECT_RESCUES times is handed out by a turn of its own.
 
 A worker enlists and gets a number that is never used again: its life. When it is thought gone, its life ends and its
 entries go back; should it still be there, its next turn raises LifeEnded and it enlists again.
@@ -52,6 +53,7 @@ class Place(enum.IntEnum):
 
 CLAIM_BYTES_MAX: Final = 16 * 1024 * 1024
 ERROR_CHARS_MAX: Final = 4000  # of an error's text that are kept
+SUSPECT_RESCUES: Final = 3
 RESCUES_MAX: Final = 20
 RESCUED_TOO_OFTEN: Final = f"It was running when {RESCUES_MAX} workers went away, and may be what ended them."
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gbot.event import Event
 from gbot.inbox import State
-from gbot.inboxes.store import Place, Policy
+from gbot.inboxes.store import SUSPECT_RESCUES, Place, Policy
 
 TOGETHER_MAX = 100  # entries of one conversation that run at once
 HELD = frozenset({Place.READY, Place.RUNNING, Place.WAITING, Place.BEHIND, Place.DEAD})
@@ -78,6 +78,8 @@ class Model:
         self._put(new, life, now_ms, run_max)
         running = [row for row in new if row.place is RUNNING]
         claimed = self.at(READY)[:claim]
+        suspects = [place for place, row in enumerate(claimed) if row.rescues >= SUSPECT_RESCUES]
+        claimed = claimed[: max(1, suspects[0])] if suspects else claimed
         for row in claimed:
             row.place, row.worker = RUNNING, life
         return ModelTurned(running + claimed, len(new), duplicates, late)

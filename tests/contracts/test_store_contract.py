@@ -10,7 +10,7 @@ import pytest
 
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
-from gbot.inboxes.store import CLAIM_BYTES_MAX, ERROR_CHARS_MAX, RESCUES_MAX, LifeEnded, Place
+from gbot.inboxes.store import CLAIM_BYTES_MAX, ERROR_CHARS_MAX, RESCUES_MAX, SUSPECT_RESCUES, LifeEnded, Place
 from tests.contracts.conftest import HireWorker
 from tests.contracts.stores import (
     DEAD,
@@ -741,6 +741,18 @@ def test_an_entry_that_took_too_many_workers_with_it_is_dead(hire: HireWorker) -
     assert here.places()["b"] == READY
     assert here.look().held == 2
     assert here.desk.retry([dead.number], 0) == [dead.number]
+
+
+def test_entries_that_may_have_ended_their_workers_are_handed_out_one_by_one(hire: HireWorker) -> None:
+    here = hire()
+    here.put(*map(event_of, "abc"))
+    for _ in range(SUSPECT_RESCUES):
+        gone = hire()
+        assert texts_of(gone.claim(2)) == ["a", "b"]
+        gone.vanish()
+        here.tidy_all()
+    here.put(event_of("d"))
+    assert [texts_of(here.claim()) for _ in range(4)] == [["a"], ["b"], ["c", "d"], []]
 
 
 def test_a_worker_that_is_gone_and_held_nothing_is_forgotten(hire: HireWorker) -> None:

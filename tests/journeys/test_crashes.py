@@ -24,7 +24,7 @@ import pytest
 
 from gbot.inboxes.sqlite import SqliteStore
 from gbot.inboxes.store import Place, Policy
-from tests.conftest import Serve
+from tests.conftest import Report, Serve
 from tests.journeys.client import Answer, connect, request
 from tests.journeys.crashing import CALLBACK, Client
 from tests.journeys.mariadb import MariaDb
@@ -67,7 +67,7 @@ def random_instant(random: Random, client: Client, most_s: float) -> None:
     threading.Event().wait(random.uniform(0.0, most_s))
 
 
-def test_workers_killed_at_random_instants_lose_nothing(stage: Stage) -> None:
+def test_workers_killed_at_random_instants_lose_nothing(stage: Stage, report: Report) -> None:
     rounds = 20 if stage.is_sqlite else 8
     random, port = Random(1), free_port()
     worker = stage.start(port=port)
@@ -79,11 +79,11 @@ def test_workers_killed_at_random_instants_lose_nothing(stage: Stage) -> None:
         at_kill += stage.left_running()
         worker = stage.start(port=port)
     assert len(at_kill) > rounds
-    print(f"{rounds} kills:", stage.tally(client).check(at_kill))
+    report(f"{rounds} kills:", stage.tally(client).check(at_kill))
     assert stage.end(worker, signal.SIGTERM) == 0
 
 
-def test_workers_stopped_at_random_instants_handle_nothing_twice(stage: Stage) -> None:
+def test_workers_stopped_at_random_instants_handle_nothing_twice(stage: Stage, report: Report) -> None:
     rounds, stop_timeout_s = (6 if stage.is_sqlite else 4), 0.03
     random, port, slowest_s = Random(2), free_port(), 0.0
     options = ("--stop-timeout", str(stop_timeout_s))
@@ -97,14 +97,14 @@ def test_workers_stopped_at_random_instants_handle_nothing_twice(stage: Stage) -
         assert stage.left_running() == []
         worker = stage.start(*options, port=port)
     tally = stage.tally(client)
-    print(f"{rounds} stops, the slowest in {slowest_s:.1f} s:", tally.check())
+    report(f"{rounds} stops, the slowest in {slowest_s:.1f} s:", tally.check())
     assert tally.cut, "no handler was cut off"
     assert tally.twice() == []
     assert slowest_s < stop_timeout_s + OVERTIME_S
     assert stage.end(worker, signal.SIGTERM) == 0
 
 
-def test_a_second_signal_during_a_stop_loses_nothing(stage: Stage) -> None:
+def test_a_second_signal_during_a_stop_loses_nothing(stage: Stage, report: Report) -> None:
     random, port = Random(3), free_port()
     worker = stage.start(port=port)
     client = stage.play(3, worker)
@@ -118,11 +118,11 @@ def test_a_second_signal_during_a_stop_loses_nothing(stage: Stage) -> None:
         at_kill += stage.left_running()
         worker = stage.start(port=port)
     assert at_kill
-    print("4 stops, each with a second signal:", stage.tally(client).check(at_kill))
+    report("4 stops, each with a second signal:", stage.tally(client).check(at_kill))
     assert stage.end(worker, signal.SIGTERM) == 0
 
 
-def test_of_two_workers_one_is_killed_and_the_other_finishes(stage: Stage) -> None:
+def test_of_two_workers_one_is_killed_and_the_other_finishes(stage: Stage, report: Report) -> None:
     victim = stage.start()
     survivor = stage.start()
     client = stage.play(4, victim, survivor)
@@ -138,7 +138,9 @@ def test_of_two_workers_one_is_killed_and_the_other_finishes(stage: Stage) -> No
     assert int(rescue[1]) == len(at_kill)
     assert at_kill
     tally = stage.tally(client)
-    print(f"taken over after {rescue_s:.1f} s, all done after {time.monotonic() - killed:.1f} s:", tally.check(at_kill))
+    report(
+        f"taken over after {rescue_s:.1f} s, all done after {time.monotonic() - killed:.1f} s:", tally.check(at_kill)
+    )
     assert rescue_s < (5.0 if stage.is_sqlite else 17.0)
     assert stage.end(survivor, signal.SIGTERM) == 0
 
@@ -229,7 +231,9 @@ def quick_check(stage: Stage) -> list[tuple[str]]:
         return store.rows("PRAGMA quick_check")
 
 
-def test_a_full_disk_is_refused_and_loses_nothing(stage_on: Callable[[str], Stage], small_disk: Path) -> None:
+def test_a_full_disk_is_refused_and_loses_nothing(
+    stage_on: Callable[[str], Stage], small_disk: Path, report: Report
+) -> None:
     stage = stage_on(f"sqlite://{small_disk}/inbox.sqlite3")
     worker = stage.start()
     client = stage.play(6, worker)
@@ -250,13 +254,13 @@ def test_a_full_disk_is_refused_and_loses_nothing(stage_on: Callable[[str], Stag
     filler.unlink()
     worker.wait_for_line("can be used again")
     client.wait_for_load(20)
-    print("a full disk:", stage.tally(client).check())
+    report("a full disk:", stage.tally(client).check())
     assert stage.end(worker, signal.SIGTERM) == 0
     assert quick_check(stage) == [("ok",)]
 
 
 def test_a_database_that_is_killed_and_comes_back_loses_nothing(
-    mariadb: MariaDb, stage_on: Callable[[str], Stage]
+    mariadb: MariaDb, stage_on: Callable[[str], Stage], report: Report
 ) -> None:
     stage = stage_on(new_database(mariadb, "crash_database_killed"))
     worker = stage.start()
@@ -268,13 +272,15 @@ def test_a_database_that_is_killed_and_comes_back_loses_nothing(
         threading.Event().wait(random.uniform(0.0, 1.0))
         mariadb.start()
         client.wait_for_load()
-    print(f"4 kills of the database, slowest answer {client.slowest_s():.1f} s:", stage.tally(client).check())
+    report(f"4 kills of the database, slowest answer {client.slowest_s():.1f} s:", stage.tally(client).check())
     assert [count_lines(worker, words) for words in (CONSEQUENCE, "can be used again")] == [4, 4]
     assert client.slowest_s() < ANSWER_MAX_S
     assert stage.end(worker, signal.SIGTERM) == 0
 
 
-def test_a_database_that_hangs_is_not_waited_for(mariadb: MariaDb, stage_on: Callable[[str], Stage]) -> None:
+def test_a_database_that_hangs_is_not_waited_for(
+    mariadb: MariaDb, stage_on: Callable[[str], Stage], report: Report
+) -> None:
     stage = stage_on(new_database(mariadb, "crash_database_hangs"))
     worker = stage.start()
     client = stage.play(7, worker)
@@ -287,12 +293,14 @@ def test_a_database_that_hangs_is_not_waited_for(mariadb: MariaDb, stage_on: Cal
     finally:
         os.kill(pid, signal.SIGCONT)
     client.wait_for_load()
-    print(f"a hanging database, slowest answer {client.slowest_s():.1f} s:", stage.tally(client).check())
+    report(f"a hanging database, slowest answer {client.slowest_s():.1f} s:", stage.tally(client).check())
     assert client.slowest_s() < ANSWER_MAX_S
     assert stage.end(worker, signal.SIGTERM) == 0
 
 
-def test_a_commit_whose_answer_is_lost_is_found_again(mariadb: MariaDb, stage_on: Callable[[str], Stage]) -> None:
+def test_a_commit_whose_answer_is_lost_is_found_again(
+    mariadb: MariaDb, stage_on: Callable[[str], Stage], report: Report
+) -> None:
     with closing(LossyWire(new_database(mariadb, "crash_answer_lost"))) as wire:
         stage = stage_on(wire.url)
         worker = stage.start()
@@ -300,7 +308,7 @@ def test_a_commit_whose_answer_is_lost_is_found_again(mariadb: MariaDb, stage_on
         for _ in range(6):
             random_instant(random, client, 0.3)
             wire.lose_an_answer()
-        print("6 answers of the database lost:", stage.tally(client).check())
+        report("6 answers of the database lost:", stage.tally(client).check())
         assert stage.end(worker, signal.SIGTERM) == 0
 
 
