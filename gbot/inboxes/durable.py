@@ -79,6 +79,7 @@ class DurableInbox:
         self._turn_failed = False  # in the step that is under way
         self._singly = 0  # parcels to be stored one by one
         self._failed_alone = 0  # of these, one after the other
+        self._mistake = ""  # the last one that was logged
         self._next_look = 0.0
         self._pauses_s: list[float] = []  # of the retries that are not written down
         self._dues: list[float] = []  # a heap: when the soonest of those that are written down come due
@@ -164,8 +165,8 @@ class DurableInbox:
             except StoreDown as error:
                 self._went_down(error)
                 self._pause()
-            except Exception:
-                log.exception("A mistake in gbot or its database: a turn of the inbox failed and is tried again")
+            except Exception as error:
+                self._mistaken(error)
                 self._pause()
         self._leave()
 
@@ -177,6 +178,13 @@ class DurableInbox:
         if self._parcels.waits and (self._singly or not self._turn_failed):
             self._parcels.refuse_all(NOT_STORED)
         self._singly = 0
+
+    def _mistaken(self, error: Exception) -> None:
+        """Of gbot's, or somebody has changed the tables or the rights. The traceback is logged once."""
+        if repr(error) != self._mistake:
+            log.error("A mistake in gbot or its database: a turn of the inbox failed", exc_info=error)
+        self._mistake = repr(error)
+        self._went_down(StoreDown(f"{type(error).__name__}: {error}"))
 
     def _pause(self) -> None:
         self._unsure = True
