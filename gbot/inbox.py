@@ -90,7 +90,7 @@ class InboxStatistics:
     duplicates: int
     late: int  # outcomes refused because the entry had been taken away
     rescued: int  # entries taken over from workers that were gone
-    settled: dict[State, int]
+    settled: dict[State, int]  # outcomes that are written down
 
 
 Submit = Callable[[Iterable[Entry]], None]

@@ -27,6 +27,7 @@ from __future__ import annotations
 import heapq
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -81,8 +82,7 @@ class DurableInbox:
         self._failed_alone = 0  # of these, one after the other
         self._mistake = ""  # the last one that was logged
         self._next_look = 0.0
-        self._pauses_s: list[float] = []  # of the retries that are not written down
-        self._dues: list[float] = []  # a heap: when the soonest of those that are written down come due
+        self._dues: list[float] = []  # a heap: when retries that were written down come due
         self._news = gevent.event.Event()
         self._stopping = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -109,9 +109,6 @@ class DurableInbox:
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         self._outcomes.append((entry, outcome))
-        self._settled[outcome.state] += 1
-        if outcome.state is RETRY:
-            self._pauses_s.append(outcome.after_s)
         self._news.set()
 
     def stop(self, deadline: float) -> int:
@@ -293,14 +290,17 @@ class DurableInbox:
         self._accepted += turned.stored
         self._duplicates += turned.duplicates
         self._late += turned.late
-        left = sum([outcome.state in LEAVES for _, outcome in outcomes])
-        self._held = max(0, self._held + turned.stored - left)
+        states = Counter([outcome.state for _, outcome in outcomes])
+        for state, count in states.items():
+            self._settled[state] += count
+        self._held = max(0, self._held + turned.stored - sum(states[state] for state in LEAVES))
         if turned.late:
             self._next_look = 0.0  # which ones of those that left were late is not told: ask how many are held
         self._ready_left = turned.ready_left
-        pauses_s, self._pauses_s = self._pauses_s, []
-        for pause_s in pauses_s[: DUES_MAX - len(self._dues)]:
-            heapq.heappush(self._dues, time.monotonic() + pause_s)
+        if states[RETRY]:
+            pauses_s = [outcome.after_s for _, outcome in outcomes if outcome.state is RETRY]
+            for pause_s in pauses_s[: DUES_MAX - len(self._dues)]:
+                heapq.heappush(self._dues, time.monotonic() + pause_s)
 
     def _leave(self) -> None:
         """The last step of a stop."""
