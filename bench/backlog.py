@@ -89,6 +89,13 @@ class Backlog:
     life: int = 0
     taken_ms: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS_OF_TURN})
 
+    def reconnect(self) -> None:
+        """MySQL ends a connection that stood still for some seconds, as this one did while the other was filled."""
+        try:
+            self.store.look(self.life)
+        except StoreDown:
+            self.store.look(self.life)
+
     def fill(self, count: int) -> None:
         started = told = time.monotonic()
         for done in range(0, count, FILLED):
@@ -215,6 +222,7 @@ def measure(kind: Kind, plan: Plan) -> Finding:
         say(f"{kind.name}: filling up to {plan.few:,} and {plan.entries:,} entries")
         with backlog(few_url, plan.few, plan) as few, backlog(many_url, plan.entries, plan) as many:
             say(f"{kind.name}: {plan.cycles} claims, as many settlements, {plan.cycles * CLAIMED // PUT} puts on each")
+            few.reconnect()
             turns = alternate(few, many, plan.cycles)
             lengths = [unsettled(one.store) for one in (few, many)]
         if lengths != [plan.few, plan.entries]:
