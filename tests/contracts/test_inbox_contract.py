@@ -517,6 +517,7 @@ def test_the_statistics_add_up(make: Maker) -> None:
     assert statistics.duplicates > 0
     wait_until(lambda: len(bench.out) == statistics.accepted)
     bench.settle(DONE, *bench.in_hand)
+    wait_until(lambda: bench.inbox.statistics().unsaved == 0)
     settled = bench.inbox.statistics().settled
     assert sum(settled.values()) == statistics.accepted
     wait_until(lambda: bench.held() == (settled[State.DEAD] if bench.inbox.keeps else 0))
