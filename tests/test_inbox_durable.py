@@ -587,7 +587,8 @@ def test_a_mistake_in_the_store_is_logged_and_not_the_end(make: MakeBench, caplo
     refusal(bench)
     bench.settle_all()
     bench.store.error = None
-    wait_until(lambda: bench.records() == [])
+    wait_until(lambda: bench.inbox.statistics().unsaved == 0)  # written down, and known to be
+    assert bench.records() == []
     bench.put(text_event("after"))
     wait_until(lambda: bench.texts() == ["before", "after"])
     assert "A mistake in gbot or its database" in caplog.text
