@@ -10,6 +10,8 @@
     ├── DeliveryError           a webhook delivery was refused; carries the HTTP answer
     │   ├── MalformedDelivery   400
     │   ├── BadSignature        401
+    │   ├── Forbidden           403
+    │   ├── NotFound            404
     │   ├── DeliveryTooLarge    413
     │   ├── NotJson             415
     │   └── Unavailable         503, with Retry-After
@@ -19,13 +21,23 @@
     ├── Verdict                 raised by a handler: how its run is to end
     │   ├── Retry               run this event again later
     │   └── Drop                be done with this event
+    ├── StateRefused            ctx.state holds what cannot be stored
+    ├── NotNow                  what a handler needs is away or busy: the event is put off, which is no failure
+    │   ├── DirectoryUnavailable  users and states cannot be read or stored
+    │   ├── LaneBusy            the lane to the API is full, or it took too long to get through; also a SendError
+    │   └── ApiDown             the API has failed too often and is left alone for a while; also an ApiUnreachable
     └── SendError               a message did not go out
         ├── ReplyRefused        gbot did not try: standby, no reply token, token used, no access token
-        │   └── ReplyTokenExpired  the event is too old to be replied to; push is still possible
+        │   ├── ReplyTokenExpired  the event is too old to be replied to; push is still possible
+        │   └── RecipientGone   the user has left, or blocked the bot
         ├── MessageRefused      gbot did not try: the message has the wrong shape
         └── ApiError            the platform's API was asked
             ├── ApiRejected     it answered 4xx: trying again will not help
-            │   └── ApiLimited  429: too much, too fast, or the quota is used up
+            │   ├── ReplyTokenRefused  the reply token was used before, or is too old
+            │   ├── ContentGone     the user has taken the content back, or it was kept too long ago
+            │   └── ApiLimited  429
+            │       ├── QuotaUsedUp         no more messages this month
+            │       └── TooManyToRecipient  too many messages to this user
             ├── ApiUnavailable  it answered 5xx
             ├── ApiUnreachable  no connection: the message certainly did not arrive
             └── ResultUnknown   the connection broke after sending: it may have arrived
@@ -94,6 +106,20 @@ class BadSignature(DeliveryError):
     word = "bad_signature"
 
 
+class Forbidden(DeliveryError):
+    """Whoever asks does not know what only the platform knows."""
+
+    status = 403
+    word = "forbidden"
+
+
+class NotFound(DeliveryError):
+    """There is nothing at this address."""
+
+    status = 404
+    word = "not_found"
+
+
 class DeliveryTooLarge(DeliveryError):
     """The body, or the number of events in it, is over the bound."""
 
@@ -155,14 +181,42 @@ class Retry(Verdict):
 
 
 class Drop(Verdict):
-    """Be done with this event: no later attempt will help. It is counted as dropped, and the reason logged."""
+    """Be done with this event: no later attempt will help. It is counted as dropped, and the reason logged.
+
+    What the handler has replied and not flushed is not sent.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
 
 
+class StateRefused(GbotError):
+    """``ctx.state`` holds what cannot be stored: something that is not JSON, or too much of it."""
+
+
+class NotNow(GbotError):
+    """What a handler needs is away or busy at the moment.
+
+    An event whose handler ends with it is put off for ``after_s`` seconds. That is no failure: it is not counted as an
+    attempt, however long the trouble lasts.
+    """
+
+    def __init__(self, sentence: str, after_s: float) -> None:
+        super().__init__(sentence)
+        self.after_s = after_s
+
+
+class DirectoryUnavailable(NotNow):
+    """The database with the users and states does not answer."""
+
+
 class SendError(GbotError):
-    """A message did not go out, or may not have."""
+    """A message did not go out, or may not have.
+
+    ``final``: a later run of the handler must not, or need not, try again. The event is then kept as dead at once.
+    """
+
+    final = False
 
 
 class ReplyRefused(SendError):
@@ -172,9 +226,21 @@ class ReplyRefused(SendError):
 class ReplyTokenExpired(ReplyRefused):
     """The event arrived too long ago: the platform no longer takes its reply token; nothing was sent."""
 
+    final = True
+
+
+class RecipientGone(ReplyRefused):
+    """The user has left or blocked the bot; nothing was sent."""
+
+    final = True
+
 
 class MessageRefused(SendError):
     """The message has a shape that the platform does not take; nothing was sent."""
+
+
+class LaneBusy(NotNow, SendError):
+    """Too many requests to the API wait already, or this one has waited too long; nothing was sent."""
 
 
 class ApiError(SendError):
@@ -183,17 +249,37 @@ class ApiError(SendError):
     ``status`` is the HTTP status code, or None when there was no answer.
     """
 
-    def __init__(self, sentence: str, status: int | None = None) -> None:
+    def __init__(self, sentence: str, status: int | None = None, *, final: bool = False) -> None:
         super().__init__(sentence)
         self.status = status
+        self.final = final
 
 
 class ApiRejected(ApiError):
     """The API answered 4xx: sending the same again will not help."""
 
 
+class ReplyTokenRefused(ApiRejected):
+    """The reply token was used before, by an earlier run of the handler for one, or is too old."""
+
+    def __init__(self, sentence: str, status: int | None = None) -> None:
+        super().__init__(sentence, status, final=True)
+
+
+class ContentGone(ApiRejected):
+    """The content is not there any more: the user has taken it back, or it was sent too long ago."""
+
+
 class ApiLimited(ApiRejected):
-    """The API answered 429: too fast, too much to one user, or the monthly quota is used up."""
+    """The API answered 429, and goes on doing so."""
+
+
+class QuotaUsedUp(ApiLimited):
+    """As many messages were sent this month as the contract with the platform allows."""
+
+
+class TooManyToRecipient(ApiLimited):
+    """Too many messages were sent to this user."""
 
 
 class ApiUnavailable(ApiError):
@@ -202,6 +288,14 @@ class ApiUnavailable(ApiError):
 
 class ApiUnreachable(ApiError):
     """No connection could be made: the message certainly did not arrive."""
+
+
+class ApiDown(NotNow, ApiUnreachable):
+    """The API has failed again and again and is left alone for ``after_s`` seconds; nothing was sent."""
+
+    def __init__(self, sentence: str, after_s: float) -> None:
+        ApiUnreachable.__init__(self, sentence)
+        self.after_s = after_s
 
 
 class ResultUnknown(ApiError):

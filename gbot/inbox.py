@@ -34,6 +34,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from gbot.directory import Change, Directory
 from gbot.event import Event
 
 
@@ -59,12 +60,15 @@ class Outcome(msgspec.Struct, frozen=True):
     """The state in which a run ended.
 
     ``error`` is kept with entries that are tried again or dead: the last lines of a traceback, or a reason in words.
-    ``after_s`` is the time until the next attempt, for RETRY.
+    ``after_s`` is the time until the next attempt, for RETRY; ``counted`` tells whether this one was an attempt.
+    ``changes`` are stored with the outcome, in the same transaction, or not at all when the entry was taken away.
     """
 
     state: State
     error: str = ""
     after_s: float = 0.0
+    counted: bool = True
+    changes: tuple[Change, ...] = ()
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -106,6 +110,9 @@ class Inbox(Protocol):
 
     place: str
     """Where the entries are, in words for people, without a password."""
+
+    directory: Directory
+    """Users and states, kept in the same place; to be used from ``start`` to ``stop``."""
 
     def start(self, submit: Submit, room: Room, in_hand: InHand) -> None:
         """Begin to hand out entries: ``submit`` takes them and never waits, ``room`` says how many more it wants.
