@@ -14,7 +14,7 @@ with a body (llhttp would drop the body).
 What llhttp lets through and cannot be seen from here: ``RTSP/1.1`` passes for ``HTTP/1.1``, and several spaces around
 the target for one; they count towards the head's bound, not the request line's.
 
-This is the one module that knows httptools.
+This module and ``outbound/http_answer`` are the ones that know httptools.
 """
 
 from __future__ import annotations

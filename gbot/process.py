@@ -35,6 +35,11 @@ def possible_connections(wanted: int) -> int:
     return min(wanted, possible)
 
 
+def possible_calls(wanted: int) -> int:
+    """As many connections to an API as wanted, or half of the open-file limit: clients need the other half."""
+    return min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+
 def collect_garbage_calmly() -> None:
     """Take what start-up made out of the cyclic collector's way, and look at everything only once a minute.
 
