@@ -4,6 +4,7 @@
 
     POST /callback/<platform>   size check → platform.verify(raw bytes) → platform.parse → inbox.put → 200
     POST /callback              the same for the plain platform
+    GET  /callback/<platform>   platform.challenge → 200, where the platform asks whether the address is ours
     GET  /                      what this is
     GET  /healthz               200 while events are taken, 503 while the server drains
 
@@ -21,7 +22,7 @@ from collections.abc import Callable, Sequence
 import falcon
 import msgspec
 
-from gbot.errors import DeliveryError, DeliveryTooLarge, Draining, NotJson, Unavailable
+from gbot.errors import DeliveryError, DeliveryTooLarge, Draining, NotFound, NotJson, Unavailable
 from gbot.inbox import Inbox
 from gbot.platform import Platform
 from gbot.wsgi import WsgiApp
@@ -88,6 +89,27 @@ class Callback:
         resp.data = OK
 
 
+class AskedCallback(Callback):
+    """The callback of a platform that asks by GET whether the address is ours, and sends deliveries only then."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        # A parameter given twice has a list as its value, and no platform sends one.
+        params = {name: value for name, value in req.params.items() if isinstance(value, str)}
+        resp.text = self._platform.challenge(params)
+        resp.content_type = falcon.MEDIA_TEXT
+
+
+def callback(platform: Platform, intake: Intake) -> Callback:
+    """The platform's callback. Where it has no challenge, a GET is answered 405 like any other method."""
+    try:
+        platform.challenge({})
+    except NotFound:
+        return Callback(platform, intake)
+    except DeliveryError:  # it has one, which this was not
+        pass
+    return AskedCallback(platform, intake)
+
+
 class Front:
     """Says what this is, to whoever opens the address in a browser."""
 
@@ -123,7 +145,7 @@ def application(platforms: Sequence[Platform], intake: Intake) -> WsgiApp:
     """The WSGI application that serves these platforms."""
     app: falcon.App[falcon.Request, falcon.Response] = falcon.App(media_type=falcon.MEDIA_JSON)
     for platform in platforms:
-        app.add_route(callback_path(platform), Callback(platform, intake))
+        app.add_route(callback_path(platform), callback(platform, intake))
     app.add_route("/", Front([callback_path(platform) for platform in platforms]))
     app.add_route("/healthz", Health(intake))
     app.add_error_handler(DeliveryError, _error_handler(intake.refusals))

@@ -1,4 +1,4 @@
-"""The LINE platform, with LINE's own SDK as the counterpart in both directions."""
+"""LINE's webhooks: signature and events, with LINE's own SDK as the counterpart."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from linebot.v3 import messaging as sdk
 from linebot.v3.exceptions import InvalidSignatureError
 from linebot.v3.webhook import SignatureValidator, WebhookParser
 from linebot.v3.webhooks import Event as SdkEvent
 
-from gbot.errors import BadSignature, ConfigError, MalformedDelivery, MessageRefused, ReplyRefused
-from gbot.event import Conversation, Event, Message
-from gbot.platform import ApiRequest, HeaderLookup, Push, Reply
+from gbot.errors import BadSignature, ConfigError, MalformedDelivery, NotFound
+from gbot.event import Conversation, Event
+from gbot.platform import HeaderLookup
 from gbot.platforms.line import LinePlatform
 from tests.samples import line
 
-RETRY_KEY = "123e4567-e89b-42d3-a456-426614174000"
-HELLO = Message.of("hello")
 platform = LinePlatform([line.SECRET], line.ACCESS_TOKEN)
 
 
@@ -496,168 +493,10 @@ def test_the_sdk_and_gbot_refuse_the_same_signature() -> None:
     assert not verifies(platform, signature, line.MIXED)
 
 
-# ---- encode
+# ---- challenge
 
 
-def test_a_reply_in_full() -> None:
-    request = platform.encode(Reply("0f3779fba3b349968c5d07db31eab56f", [Message.of("hi"), Message.of("\u65e5")]))
-    assert request == ApiRequest(
-        "POST",
-        "https://api.line.me/v2/bot/message/reply",
-        {"Authorization": f"Bearer {line.ACCESS_TOKEN}", "Content-Type": "application/json"},
-        '{"replyToken":"0f3779fba3b349968c5d07db31eab56f",'
-        '"messages":[{"type":"text","text":"hi"},{"type":"text","text":"\u65e5"}]}'.encode(),
-    )
-
-
-def test_a_push_in_full() -> None:
-    request = platform.encode(Push(line.GROUP, [HELLO], RETRY_KEY))
-    assert request.method == "POST"
-    assert request.url == "https://api.line.me/v2/bot/message/push"
-    assert request.headers == {
-        "Authorization": f"Bearer {line.ACCESS_TOKEN}",
-        "Content-Type": "application/json",
-        "X-Line-Retry-Key": RETRY_KEY,
-    }
-    assert json.loads(request.body) == {"to": line.GROUP, "messages": [{"type": "text", "text": "hello"}]}
-
-
-@pytest.mark.parametrize("base", ["http://127.0.0.1:8090", "http://127.0.0.1:8090/"])
-def test_the_api_may_be_somewhere_else(base: str) -> None:
-    simulated = LinePlatform([line.SECRET], line.ACCESS_TOKEN, base)
-    assert simulated.encode(Reply("token", [HELLO])).url == "http://127.0.0.1:8090/v2/bot/message/reply"
-
-
-def test_the_same_push_encoded_twice_is_the_same_request() -> None:
-    assert platform.encode(Push(line.ANNA, [HELLO], RETRY_KEY)) == platform.encode(Push(line.ANNA, [HELLO], RETRY_KEY))
-
-
-@pytest.mark.parametrize("token", [None, ""])
-@pytest.mark.parametrize("outgoing", [Reply("token", [HELLO]), Push(line.ANNA, [HELLO], RETRY_KEY)])
-def test_without_an_access_token_the_setting_is_named(token: str | None, outgoing: Reply | Push) -> None:
-    with pytest.raises(ReplyRefused, match="set GBOT_LINE_CHANNEL_ACCESS_TOKEN; nothing was sent"):
-        LinePlatform([line.SECRET], token).encode(outgoing)
-
-
-def test_an_empty_reply_token_is_refused() -> None:
-    with pytest.raises(ReplyRefused, match="the reply token is empty"):
-        platform.encode(Reply("", [HELLO]))
-
-
-def test_a_push_to_nobody_is_refused() -> None:
-    with pytest.raises(MessageRefused, match="to: expected the id of a user, group or room"):
-        platform.encode(Push("", [HELLO], RETRY_KEY))
-
-
-@pytest.mark.parametrize("key", ["", "1", RETRY_KEY + "\r\nX-Other: 1", RETRY_KEY + "\n", "{" + RETRY_KEY + "}"])
-def test_a_retry_key_that_is_no_uuid_is_refused(key: str) -> None:
-    with pytest.raises(MessageRefused, match="retry_key: expected a UUID"):
-        platform.encode(Push(line.ANNA, [HELLO], key))
-
-
-def test_five_messages_go_and_six_do_not() -> None:
-    assert len(json.loads(platform.encode(Reply("token", [HELLO] * 5)).body)["messages"]) == 5
-    for count in (0, 6):
-        with pytest.raises(MessageRefused, match=f"expected 1 to 5 messages in one request, got {count}"):
-            platform.encode(Reply("token", [HELLO] * count))
-
-
-@pytest.mark.parametrize(
-    ("body", "sentence"),
-    [
-        ({}, 'message 2: expected a "type", but the field is missing; nothing was sent'),
-        ({"text": "secret"}, 'message 2: expected a "type", but the field is missing; nothing was sent'),
-        ({"type": 5}, 'message 2: expected a text as "type", got int; nothing was sent'),
-        ({"type": None}, 'message 2: expected a text as "type", got NoneType; nothing was sent'),
-        ({"type": ""}, 'message 2: expected a text as "type", got an empty one; nothing was sent'),
-        (["text"], "message 2: expected an object, got list; nothing was sent"),
-    ],
-)
-def test_a_message_without_a_type_is_refused_by_its_number(body: Any, sentence: str) -> None:
-    with pytest.raises(MessageRefused) as caught:
-        platform.encode(Reply("token", [HELLO, Message(body)]))
-    assert str(caught.value) == sentence
-
-
-def cycle() -> dict[str, Any]:
-    knot: dict[str, Any] = {"type": "text"}
-    knot["text"] = knot
-    return knot
-
-
-@pytest.mark.parametrize(
-    "body", [{"type": "text", "text": object()}, {"type": "text", "text": "\ud83c"}, {"type": "t", 1j: 2}, cycle()]
-)
-def test_a_value_that_json_cannot_carry_is_refused(body: Any) -> None:
-    with pytest.raises(MessageRefused, match="a value that JSON cannot carry; nothing was sent"):
-        platform.encode(Reply("token", [Message(body)]))
-
-
-def test_a_request_is_refused_from_the_first_byte_over_the_bound() -> None:
-    bound = platform.limits.request_bytes_max
-    empty = len(platform.encode(Reply("token", [Message.of("")])).body)
-    assert len(platform.encode(Reply("token", [Message.of("x" * (bound - empty))])).body) == bound == 2_097_152
-    with pytest.raises(MessageRefused, match="expected a request of at most 2097152 bytes, got 2097153"):
-        platform.encode(Reply("token", [Message.of("x" * (bound - empty + 1))]))
-
-
-def test_encode_leaves_the_message_as_it_was() -> None:
-    body = {"type": "text", "text": "hi", "quickReply": {"items": []}}
-    before = json.dumps(body)
-    platform.encode(Push(line.ANNA, [Message(body)], RETRY_KEY))
-    assert json.dumps(body) == before
-
-
-# ---- encode: the SDK's models
-
-
-def sdk_messages() -> dict[str, Any]:
-    """One of each message model that an author may hand over."""
-    go = sdk.PostbackAction(label="order", data="item=7", displayText="order!")
-    bubble = sdk.FlexBubble(body=sdk.FlexBox(layout="vertical", contents=[sdk.FlexText(text="menu", weight="bold")]))
-    picture = {"originalContentUrl": "https://example.com/a.jpg", "previewImageUrl": "https://example.com/b.jpg"}
-    area = sdk.ImagemapArea(x=0, y=0, width=520, height=1040)
-    return {
-        "text": sdk.TextMessage(text="hi \U0001f31e", quickReply=sdk.QuickReply(items=[sdk.QuickReplyItem(action=go)])),
-        "textV2": sdk.TextMessageV2(text="hello {name}"),
-        "sticker": sdk.StickerMessage(packageId="446", stickerId="1988"),
-        "image": sdk.ImageMessage(**picture, sender=sdk.Sender(name="Otter")),
-        "video": sdk.VideoMessage(**picture, trackingId="spring-film"),
-        "audio": sdk.AudioMessage(originalContentUrl="https://example.com/a.m4a", duration=60_000),
-        "location": sdk.LocationMessage(title="quay", address="1 Quay Street", latitude=35.6, longitude=139.7),
-        "flex": sdk.FlexMessage(altText="menu", contents=bubble),
-        "carousel": sdk.FlexMessage(altText="menus", contents=sdk.FlexCarousel(contents=[bubble, bubble])),
-        "buttons": sdk.TemplateMessage(
-            altText="order?", template=sdk.ButtonsTemplate(title="lunch", text="what?", actions=[go])
-        ),
-        "confirm": sdk.TemplateMessage(
-            altText="sure?",
-            template=sdk.ConfirmTemplate(text="sure?", actions=[go, sdk.MessageAction(label="no", text="no")]),
-        ),
-        "imagemap": sdk.ImagemapMessage(
-            baseUrl="https://example.com/map",
-            altText="a map",
-            baseSize=sdk.ImagemapBaseSize(width=1040, height=1040),
-            actions=[sdk.URIImagemapAction(linkUri="https://example.com/", area=area)],
-        ),
-    }
-
-
-@pytest.mark.parametrize("name", sdk_messages())
-def test_an_sdk_message_goes_out_as_the_sdk_would_send_it(name: str) -> None:
-    model = sdk_messages()[name]
-    reply = json.loads(platform.encode(Reply("token", [Message.of(model)])).body)
-    push = json.loads(platform.encode(Push(line.ANNA, [Message.of(model)], RETRY_KEY)).body)
-
-    theirs = sdk.ReplyMessageRequest.from_dict(reply)
-    assert theirs == sdk.ReplyMessageRequest(replyToken="token", messages=[model])
-    assert theirs.to_dict() == reply | {"notificationDisabled": False}
-    also_theirs = sdk.PushMessageRequest.from_dict(push)
-    assert also_theirs == sdk.PushMessageRequest(to=line.ANNA, messages=[model])
-    assert also_theirs.to_dict() == push | {"notificationDisabled": False}
-
-
-def test_five_sdk_messages_go_out_in_one_request() -> None:
-    models = list(sdk_messages().values())[:5]
-    body = json.loads(platform.encode(Reply("token", Message.all_of(models))).body)
-    assert sdk.ReplyMessageRequest.from_dict(body).messages == models
+@pytest.mark.parametrize("params", [{}, {"hub.mode": "subscribe", "hub.verify_token": "", "hub.challenge": "1"}])
+def test_line_has_no_challenge(params: dict[str, str]) -> None:
+    with pytest.raises(NotFound, match="LINE asks no questions by GET"):
+        platform.challenge(params)

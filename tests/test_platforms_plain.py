@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gbot.errors import MalformedDelivery, ReplyRefused
+from gbot.errors import ApiRejected, MalformedDelivery, NotFound, ReplyRefused
 from gbot.event import Event, Message
-from gbot.platform import Push, Reply
+from gbot.platform import ApiAnswer, ApiRequest, AskProfile, Judgement, Reply, Typing
 from gbot.platforms.plain import PlainPlatform
 
 platform = PlainPlatform()
@@ -104,12 +104,23 @@ def test_verify_asks_for_no_header() -> None:
 
 
 def test_nothing_can_be_sent() -> None:
-    for outgoing in (
-        Reply("token", [Message.of("hi")]),
-        Push("somebody", [Message.of("hi")], "123e4567-e89b-42d3-a456-426614174000"),
-    ):
+    [event] = platform.parse(b'{"messages": "1"}')
+    for outgoing in (Reply(event, [Message.of("hi")]), AskProfile("somebody"), Typing(event, 5)):
         with pytest.raises(ReplyRefused, match="the plain platform has no API to send through; nothing was sent"):
             platform.encode(outgoing)
+
+
+def test_there_is_no_api_that_could_answer() -> None:
+    answer = ApiAnswer(200, {}, b'{"displayName": "Anna", "totalUsage": 5, "message": "hi"}')
+    request = ApiRequest("GET", "https://example.com", "/", {}, b"", "lane")
+    assert platform.judge(request, answer) is Judgement.REJECTED
+    assert platform.explain(answer) == ""
+    assert not platform.may_multicast("somebody")
+    for read in (platform.read_profile, platform.read_quota):
+        with pytest.raises(ApiRejected, match="the plain platform has no API"):
+            read(answer)
+    with pytest.raises(NotFound, match="the plain platform asks no questions by GET"):
+        platform.challenge({"hub.mode": "subscribe"})
 
 
 @given(st.lists(st.text(st.characters(exclude_characters=",", codec="utf-8"), min_size=1)))

@@ -9,13 +9,15 @@ body was refused is worked out only after it was.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 import msgspec
 
-from gbot.errors import MalformedDelivery, ReplyRefused
+from gbot.errors import ApiRejected, MalformedDelivery, NotFound, ReplyRefused
 from gbot.event import Event
-from gbot.platform import ApiRequest, HeaderLookup, Limits, Push, Reply, json_kind
+from gbot.platform import ApiAnswer, ApiRequest, HeaderLookup, Judgement, Limits, Outgoing, json_kind
+from gbot.user import Profile
 
 
 class _Delivery(msgspec.Struct, gc=False):
@@ -53,9 +55,33 @@ class PlainPlatform:
             if (text := item.strip())
         ]
 
-    def encode(self, outgoing: Reply | Push) -> ApiRequest:
-        """Raise ReplyRefused: there is no API to send through."""
+    def encode(self, outgoing: Outgoing) -> ApiRequest:
+        """Raise ReplyRefused: there is no API to send through, or to ask."""
         raise ReplyRefused("the plain platform has no API to send through; nothing was sent")
+
+    def judge(self, request: ApiRequest, answer: ApiAnswer) -> Judgement:
+        """REJECTED: nothing was asked, so no answer is one."""
+        return Judgement.REJECTED
+
+    def explain(self, answer: ApiAnswer) -> str:
+        """Nothing: there is no API to say anything."""
+        return ""
+
+    def may_multicast(self, to: str) -> bool:
+        """No: there is no multicast."""
+        return False
+
+    def read_profile(self, answer: ApiAnswer) -> Profile:
+        """Raise ApiRejected: the plain platform knows no users."""
+        raise ApiRejected("the plain platform has no API that could tell who a user is", answer.status)
+
+    def read_quota(self, answer: ApiAnswer) -> int | None:
+        """Raise ApiRejected: there is no quota where nothing is sent."""
+        raise ApiRejected("the plain platform has no API that could tell a quota", answer.status)
+
+    def challenge(self, params: Mapping[str, str]) -> str:
+        """Raise NotFound: nobody asks whether the callback's address is ours."""
+        raise NotFound("the plain platform asks no questions by GET")
 
 
 def _refuse(raw_body: bytes) -> NoReturn:
