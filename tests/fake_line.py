@@ -1,7 +1,8 @@
-"""A small LINE Messaging API to send to: reply and push, as the reference describes them, and nothing else.
+"""A small LINE Messaging API to send to and to ask, with the endpoints that gbot uses, as the reference describes them.
 
-It is strict where LINE is strict (Bearer token, reply tokens that work once, 1 to 5 messages, the retry key on push
-alone) and keeps a record of every request. ``python -m tests.fake_line`` serves it until its standard input is closed;
+It is strict where LINE is strict (Bearer token, reply tokens that work once, 1 to 5 messages, retry keys that work
+once and not on a reply) and keeps a record of every request. It knows the profiles of PROFILES and of nobody else, and
+has CONTENT for every message. ``python -m tests.fake_line`` serves it until its standard input is closed;
 ``FakeLineProcess`` is the handle that tests hold. It takes its orders at ``/fake/…``::
 
     GET    /fake/requests    everything it was asked since the last reset
@@ -12,14 +13,15 @@ alone) and keeps a record of every request. ``python -m tests.fake_line`` serves
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 
 import gevent
 import gevent.fileobject
@@ -31,10 +33,26 @@ from tests.samples import line
 
 ROOT: Final = Path(__file__).parent.parent
 MESSAGES_MAX: Final = 5
+RECIPIENTS_MAX: Final = 500
 TEXT_CHARACTERS_MAX: Final = 5000
+MONTHLY_LIMIT: Final = 1000
+PROFILES: Final[dict[str, dict[str, str]]] = {
+    line.ANNA: {"displayName": "Anna", "userId": line.ANNA, "language": "ja", "statusMessage": "at sea"},
+    line.BEN: {"displayName": "Ben", "userId": line.BEN},
+}
+USER_ID: Final = re.compile("U[0-9a-f]{32}")
+CONTENT: Final = bytes(range(256)) * 800
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
-Answer = tuple[int, dict[str, Any]]
+Request = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What is sent back; a dict leaves as JSON."""
+
+    status: int
+    value: dict[str, Any] | bytes
+    headers: Mapping[str, str] = {}
 
 
 class Order(TypedDict, total=False):
@@ -42,9 +60,19 @@ class Order(TypedDict, total=False):
 
     status: int  # answer with this status and LINE's kind of error body
     body: str  # together with status: this body instead
+    headers: dict[str, str]  # together with status: these as well
     delay_s: float  # wait before answering
     drop: bool  # close the connection instead of answering, after the message has been accepted
     cut: bool  # announce a longer body than is sent
+
+
+def _limited(message: str) -> Order:
+    return {"status": 429, "body": json.dumps({"message": message})}
+
+
+TOO_FAST: Final = _limited("The API rate limit has been exceeded. Try again later.")
+QUOTA_USED_UP: Final = _limited("You have reached your monthly limit.")
+TOO_MANY_TO_USER: Final = _limited("Too many messages have been sent to the same user.")
 
 
 class FakeLine:
@@ -58,23 +86,25 @@ class FakeLine:
         self.requests: list[dict[str, Any]] = []
         self.orders: deque[Order] = deque()
         self._used_tokens: set[str] = set()
-        self._used_keys: set[str] = set()
+        self._used_keys: dict[str, str] = {}  # with the id of the request that was accepted under it
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         body = environ["wsgi.input"].read()
         if environ["PATH_INFO"].startswith("/fake/"):
-            return _send(start_response, 200, self._control(environ["PATH_INFO"], body))
+            return _send(start_response, Answer(200, self._control(environ["PATH_INFO"], body)))
         order = self.orders.popleft() if self.orders else Order()
+        requests = self.requests  # a reset during the delay is not to find this one in its new list
         gevent.sleep(order.get("delay_s", 0))
         status = order.get("status")
         if status is not None:
-            answer: Answer = (status, {"message": f"ordered to answer {status}"})
+            explained = order.get("body", json.dumps({"message": f"ordered to answer {status}"}))
+            answer = Answer(status, explained.encode(), order.get("headers", {}))
         else:
             answer = self._answer(environ, body)
-        self._record(environ, body, answer[0])
+        requests.append(_record(environ, body, answer.status))
         if order.get("drop"):
             raise ClientGone
-        return _send(start_response, *answer, cut=order.get("cut", False), text=order.get("body"))
+        return _send(start_response, answer, cut=order.get("cut", False))
 
     def _control(self, path: str, body: bytes) -> Any:
         if path == "/fake/orders":
@@ -83,47 +113,99 @@ class FakeLine:
             self.reset()
         return self.requests
 
-    def _record(self, environ: dict[str, Any], body: bytes, status: int) -> None:
-        self.requests.append(
-            {
-                "path": environ["PATH_INFO"],
-                "body": json.loads(body) if body else None,
-                "status": status,
-                "authorization": environ.get("HTTP_AUTHORIZATION"),
-                "retry_key": environ.get("HTTP_X_LINE_RETRY_KEY"),
-                "connection": environ["REMOTE_PORT"],
-            }
-        )
-
     def _answer(self, environ: dict[str, Any], body: bytes) -> Answer:
         if environ.get("HTTP_AUTHORIZATION") != self._authorization:
-            return 401, {"message": "the access token is not valid"}
-        endpoints = {"/v2/bot/message/reply": self._reply, "/v2/bot/message/push": self._push}
-        endpoint = endpoints.get(environ["PATH_INFO"])
-        if endpoint is None or environ["REQUEST_METHOD"] != "POST":
-            return 404, {"message": "no such endpoint"}
+            return Answer(401, {"message": "the access token is not valid"})
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if method == "GET":
+            return self._tell(path)
+        if method == "POST" and path == "/v2/bot/chat/loading/start":
+            return _loading(json.loads(body))
+        sendings = {"reply": self._reply, "push": _push, "multicast": _multicast, "broadcast": _broadcast}
+        sending = sendings.get(path.removeprefix("/v2/bot/message/"))
+        if sending is None or method != "POST":
+            return Answer(404, {"message": "no such endpoint"})
         request = json.loads(body)
         if not _acceptable(request.get("messages")):
-            return 400, {"message": "the messages are not acceptable"}
-        return endpoint(request, environ.get("HTTP_X_LINE_RETRY_KEY"))
+            return Answer(400, {"message": "the messages are not acceptable"})
+        retry_key = environ.get("HTTP_X_LINE_RETRY_KEY")
+        if path.endswith("/reply") and retry_key is not None:
+            return Answer(400, {"message": "a reply takes no retry key"})
+        return self._once(retry_key, lambda: sending(request))
 
-    def _reply(self, request: dict[str, Any], retry_key: str | None) -> Answer:
-        token = request.get("replyToken")
-        if retry_key is not None:
-            return 400, {"message": "a reply takes no retry key"}
-        if not isinstance(token, str) or not token or token in self._used_tokens:
-            return 400, {"message": "invalid reply token"}
-        self._used_tokens.add(token)
-        return 200, _sent(request)
-
-    def _push(self, request: dict[str, Any], retry_key: str | None) -> Answer:
-        if not isinstance(request.get("to"), str) or not request["to"]:
-            return 400, {"message": "to is missing"}
+    def _once(self, retry_key: str | None, send: Callable[[], Answer]) -> Answer:
+        """ "Retrying an API request": what has been accepted under a key is not accepted again."""
         if retry_key in self._used_keys:
-            return 409, {"message": "the retry key has been accepted already"}
-        if retry_key is not None:
-            self._used_keys.add(retry_key)
-        return 200, _sent(request)
+            headers = {"x-line-accepted-request-id": self._used_keys[retry_key]}
+            return Answer(409, {"message": "The retry key is already accepted"}, headers)
+        answer = send()
+        if answer.status == 200 and retry_key is not None:
+            self._used_keys[retry_key] = f"request {len(self.requests)}"
+        return answer
+
+    def _tell(self, path: str) -> Answer:
+        name = path.split("/")[-1]
+        if path == f"/v2/bot/profile/{name}":
+            profile = PROFILES.get(name)
+            return Answer(404, {"message": "Not found"}) if profile is None else Answer(200, profile)
+        if path.startswith("/v2/bot/message/") and name == "content":
+            return Answer(200, CONTENT, {"Content-Type": "image/jpeg"})
+        if path == "/v2/bot/message/quota":
+            return Answer(200, {"type": "limited", "value": MONTHLY_LIMIT})
+        if path == "/v2/bot/message/quota/consumption":
+            pushed = [asked for asked in self.requests if asked["status"] == 200 and asked["retry_key"]]
+            return Answer(200, {"totalUsage": sum(_recipients(asked["body"]) for asked in pushed)})
+        return Answer(404, {"message": "no such endpoint"})
+
+    def _reply(self, request: Request) -> Answer:
+        token = request.get("replyToken")
+        if not isinstance(token, str) or not token or token in self._used_tokens:
+            return Answer(400, {"message": "invalid reply token"})
+        self._used_tokens.add(token)
+        return _sent(request)
+
+
+def _record(environ: dict[str, Any], body: bytes, status: int) -> Request:
+    return {
+        "method": environ["REQUEST_METHOD"],
+        "path": environ["PATH_INFO"],
+        "body": json.loads(body) if body else None,
+        "status": status,
+        "authorization": environ.get("HTTP_AUTHORIZATION"),
+        "retry_key": environ.get("HTTP_X_LINE_RETRY_KEY"),
+        "connection": environ["REMOTE_PORT"],
+    }
+
+
+def _push(request: Request) -> Answer:
+    if not isinstance(request.get("to"), str) or not request["to"]:
+        return Answer(400, {"message": "to is missing"})
+    return _sent(request)
+
+
+def _multicast(request: Request) -> Answer:
+    to = request.get("to")
+    if not isinstance(to, list) or not 1 <= len(to) <= RECIPIENTS_MAX:
+        return Answer(400, {"message": f"to: expected 1 to {RECIPIENTS_MAX} users"})
+    if len(set(to)) < len(to) or not all(USER_ID.fullmatch(user) for user in to):
+        return Answer(400, {"message": "to: expected different ids of users"})
+    return Answer(200, {})
+
+
+def _broadcast(request: Request) -> Answer:
+    return Answer(200, {})
+
+
+def _loading(request: Request) -> Answer:
+    """ "Display a loading animation": for one user, 5 to 60 seconds in steps of 5."""
+    if not USER_ID.fullmatch(request.get("chatId", "")) or request.get("loadingSeconds", 20) not in range(5, 61, 5):
+        return Answer(400, {"message": "not a user, or not 5 to 60 seconds in steps of 5"})
+    return Answer(202, {})
+
+
+def _recipients(body: Request) -> int:
+    to = body.get("to")
+    return len(to) if isinstance(to, list) else 1
 
 
 def _acceptable(messages: object) -> bool:
@@ -138,16 +220,16 @@ def _acceptable(messages: object) -> bool:
     return True
 
 
-def _sent(request: dict[str, Any]) -> dict[str, Any]:
-    return {"sentMessages": [{"id": str(565_000 + number)} for number, _ in enumerate(request["messages"])]}
+def _sent(request: Request) -> Answer:
+    return Answer(
+        200, {"sentMessages": [{"id": str(565_000 + number)} for number, _ in enumerate(request["messages"])]}
+    )
 
 
-def _send(
-    start_response: StartResponse, status: int, value: Any, cut: bool = False, text: str | None = None
-) -> list[bytes]:
-    body = json.dumps(value).encode() if text is None else text.encode()
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body) + 100 * cut))]
-    start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+def _send(start_response: StartResponse, answer: Answer, cut: bool = False) -> list[bytes]:
+    body = answer.value if isinstance(answer.value, bytes) else json.dumps(answer.value).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body) + 100 * cut), **answer.headers}
+    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(headers.items()))
     return [body]
 
 
