@@ -7,33 +7,24 @@ whatever interrupts it, the last sentence tells how many were done.
 
 from __future__ import annotations
 
-import io
-import os
 import re
-import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn
 
 import click
 
+from gbot import desk_cli
 from gbot import inbox_screens as screens
-from gbot.config import CONFIG_VARIABLE, SETTINGS, load
-from gbot.errors import StartError
-from gbot.inboxes.store import Desk, Place, Record, StoreDown
+from gbot.desk_cli import EXIT_NOT_DONE, complain, inbox_options, now_ms, refuse, stored_desk, write_table
+from gbot.inboxes.store import Desk, Place, Record
 from gbot.logs import one_line
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-EXIT_NOT_DONE: Final = 1
 PORTION: Final = 500  # entries in one go, and the fewest for which there is a progress bar
 PAGE: Final = 100  # entries read at once; each may be as large as a delivery
 NAMED_MAX: Final = 100  # entries named in one line
-WIDTH_WITHOUT_TERMINAL: Final = 160
 
 HELD: Final = (Place.READY, Place.RUNNING, Place.WAITING, Place.BEHIND, Place.DEAD)
 STATES: Final = {
@@ -55,62 +46,6 @@ class _Number(click.IntRange):
     name = "number of an entry"
 
 
-def _inbox_options(command: F) -> F:
-    row = SETTINGS["inbox"]
-    command = click.option(
-        "--config", "config_file", metavar="FILE", envvar=CONFIG_VARIABLE, help="TOML file with settings."
-    )(command)
-    help_text = f"Which inbox; the same setting as of gbot serve.  [default: {row.variable}, or {row.default}]"
-    return click.option("--inbox", "url", metavar=row.kind.metavar, help=help_text)(command)
-
-
-@contextmanager
-def _desk(url: str | None, config_file: str | None, *, opened: bool = True) -> Iterator[Desk]:
-    """The desk of the inbox that the settings name. What looks odd in them is for ``gbot serve`` to say."""
-    file = Path(config_file) if config_file is not None else None
-    config, _ = load({"inbox": url}, os.environ, file, serving=False)
-    if config.inbox == "memory:":
-        raise click.UsageError(
-            "The memory: inbox lives inside its worker and cannot be reached from here; "
-            "--inbox names one that is stored, such as sqlite:///PATH."
-        )
-    from gbot.worker import build_desk
-
-    desk = build_desk(config)
-    try:
-        if opened:
-            _check_file(config.inbox)
-            desk.open()
-        yield desk
-    except StoreDown as error:
-        raise StartError(f"{desk.place} cannot be used: {error}") from None
-    finally:
-        desk.close()
-
-
-def _check_file(url: str) -> None:
-    """Opening would create the file, and an empty inbox looks as if all were well. Raises StartError."""
-    scheme, _, path = url.partition("://")
-    if scheme == "sqlite" and not os.path.lexists(path):
-        raise StartError(
-            f"there is no inbox at {url}; {SETTINGS['inbox'].variable}, --inbox or --config names the one that "
-            "gbot serve uses, and its log tells which"
-        )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _complain(sentence: str) -> None:
-    click.echo(f"gbot: {one_line(sentence)}", err=True)
-
-
-def _refuse(sentence: str) -> NoReturn:
-    _complain(sentence)
-    sys.exit(EXIT_NOT_DONE)
-
-
 @click.group(short_help="Look at stored events and run them again.", invoke_without_command=True)
 @click.pass_context
 def inbox(context: click.Context) -> None:
@@ -125,31 +60,27 @@ def inbox(context: click.Context) -> None:
 
     Workers may go on while you do this. Begin with: gbot inbox stats
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name in another alphabet must not end the list
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+    desk_cli.begin(context)
 
 
 @inbox.command(short_help="How many events are where.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
-@_inbox_options
+@inbox_options
 def stats(url: str | None, config_file: str | None, as_json: bool) -> None:
     """Count the entries by state, and tell where the inbox is and how long the first one has been ready."""
-    with _desk(url, config_file) as desk:
+    with stored_desk(url, config_file) as desk:
         counts = desk.counts()
         if as_json:
-            click.echo(screens.counts_json(counts, desk.place, _now_ms()))
+            click.echo(screens.counts_json(counts, desk.place, now_ms()))
         else:
-            click.echo("\n".join(screens.counts_lines(counts, desk.place, _now_ms())))
+            click.echo("\n".join(screens.counts_lines(counts, desk.place, now_ms())))
 
 
 @inbox.command(short_help="List entries.")
 @click.option("--state", type=click.Choice(list(STATES)), help="Only these.  [default: all but done]")
 @click.option("--limit", type=click.IntRange(1), default=100, metavar="N", help="No more than N.  [default: 100]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
-@_inbox_options
+@inbox_options
 def ls(url: str | None, config_file: str | None, state: str | None, limit: int, as_json: bool) -> None:
     """List entries, oldest first, without what users wrote.
 
@@ -157,12 +88,14 @@ def ls(url: str | None, config_file: str | None, state: str | None, limit: int, 
     was taken over from a worker that was gone; AGE the time since it arrived. NOTE tells what it waits for and the last
     line of its error; gbot inbox show has the rest.
     """
-    with _desk(url, config_file) as desk:
+    with stored_desk(url, config_file) as desk:
         pages = _pages(desk, STATES[state] if state else HELD, limit)
         if as_json:
             _write_json(pages)
         else:
-            _write_table(pages, f"{state} entries in {desk.place}" if state else f"entries in {desk.place}")
+            rows = ([screens.row(record, now_ms()) for record in records] for records in pages)
+            what = f"{state} entries" if state else "entries"
+            write_table(rows, screens.HEADS, screens.table_layout, f"No {what} in {desk.place}.")
 
 
 def _pages(desk: Desk, places: tuple[Place, ...], limit: int) -> Iterator[list[Record]]:
@@ -172,7 +105,7 @@ def _pages(desk: Desk, places: tuple[Place, ...], limit: int) -> Iterator[list[R
         yield records
         after, left = records[-1].number, left - len(records)
     if not left and desk.records(places, after, 1):
-        _complain(f"more entries follow; --limit N shows N of them (this was {limit:,})")
+        complain(f"more entries follow; --limit N shows N of them (this was {limit:,})")
 
 
 def _write_json(pages: Iterable[list[Record]]) -> None:
@@ -180,45 +113,32 @@ def _write_json(pages: Iterable[list[Record]]) -> None:
         click.echo("\n".join(map(screens.record_json, records)))
 
 
-def _write_table(pages: Iterable[list[Record]], what: str) -> None:
-    """The first page decides how wide the columns are: a long list is written while it is read."""
-    line: Callable[[Sequence[str]], str] | None = None
-    for records in pages:
-        rows: list[Sequence[str]] = [screens.row(record, _now_ms()) for record in records]
-        if line is None:
-            line = screens.table_layout(rows, shutil.get_terminal_size((WIDTH_WITHOUT_TERMINAL, 24)).columns)
-            rows.insert(0, screens.HEADS)
-        click.echo("\n".join(map(line, rows)))
-    if line is None:
-        click.echo(one_line(f"No {what}."))
-
-
 @inbox.command(short_help="Show one entry: its error, and the event with its text.")
 @click.argument("number", type=_Number(1, 2**63 - 1), metavar="ID")
-@_inbox_options
+@inbox_options
 def show(url: str | None, config_file: str | None, number: int) -> None:
     """Show everything about the entry ID (its NUMBER in gbot inbox ls), what the user wrote included."""
-    with _desk(url, config_file) as desk:
+    with stored_desk(url, config_file) as desk:
         record = desk.record(number)
         if record is None:
-            _refuse(f"there is no entry {number} in {desk.place}")
-    click.echo("\n".join(screens.shown(record, _now_ms())))
+            refuse(f"there is no entry {number} in {desk.place}")
+    click.echo("\n".join(screens.shown(record, now_ms())))
 
 
 @inbox.command(short_help="Run dead or waiting entries again, soon.")
 @click.argument("numbers", nargs=-1, type=_Number(1, 2**63 - 1), metavar="[ID...]")
 @click.option("--all-dead", is_flag=True, help="All dead entries.")
-@_inbox_options
+@inbox_options
 def retry(url: str | None, config_file: str | None, numbers: tuple[int, ...], all_dead: bool) -> None:
     """Run the entries ID... again as if for the first time: dead ones, or those waiting for their next attempt."""
     if bool(numbers) == all_dead:
         raise click.UsageError("Name the entries to run again, or say --all-dead.")
-    with _desk(url, config_file) as desk:
+    with stored_desk(url, config_file) as desk:
         length = desk.counts().by_place.get(Place.DEAD, 0) if all_dead else len(set(numbers))
         left = _work(
             _dead(desk) if all_dead else _portions(numbers),
             length,
-            lambda some: desk.retry(some, _now_ms()),
+            lambda some: desk.retry(some, now_ms()),
             "will run again",
         )
         if left and not all_dead:  # somebody else was at a dead one first
@@ -227,10 +147,10 @@ def retry(url: str | None, config_file: str | None, numbers: tuple[int, ...], al
 
 @inbox.command(short_help="Remove entries that do not run.")
 @click.argument("numbers", nargs=-1, type=_Number(1, 2**63 - 1), metavar="[ID...]", required=True)
-@_inbox_options
+@inbox_options
 def drop(url: str | None, config_file: str | None, numbers: tuple[int, ...]) -> None:
     """Remove the entries ID... for good: dead, ready or waiting ones. One that runs is left to its worker."""
-    with _desk(url, config_file) as desk:
+    with stored_desk(url, config_file) as desk:
         left = _work(_portions(numbers), len(set(numbers)), desk.drop, "dropped")
         if left:
             _tell_left(desk, left, "not dropped")
@@ -285,7 +205,7 @@ def _tell_left(desk: Desk, numbers: list[int], refusal: str) -> NoReturn:
         by_reason.setdefault(REASONS[record.place if record else None], []).append(number)
     for reason, own in by_reason.items():
         named = ", ".join(map(str, own[:NAMED_MAX])) + (f" and {len(own) - NAMED_MAX:,} more" * (len(own) > NAMED_MAX))
-        _complain(f"{refusal}, because {reason}: {named}")
+        complain(f"{refusal}, because {reason}: {named}")
     sys.exit(EXIT_NOT_DONE)
 
 
@@ -298,7 +218,7 @@ class _When(click.ParamType):  # type: ignore[type-arg]  # older versions of cli
         distance = re.fullmatch(r"([0-9]{1,6})([smhd])", value)
         if distance:
             seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400}[distance[2]] * int(distance[1])
-            return _now_ms() - seconds * 1000
+            return now_ms() - seconds * 1000
         try:
             return int(datetime.fromisoformat(value).timestamp() * 1000)
         except (ValueError, OverflowError):
@@ -314,11 +234,11 @@ class _When(click.ParamType):  # type: ignore[type-arg]  # older versions of cli
     required=True,
     help="Those done longer ago than 30m, 24h, 7d, or before a date or time such as 2026-11-22 or 2026-11-22T09:00.",
 )
-@_inbox_options
+@inbox_options
 def purge(url: str | None, config_file: str | None, before_ms: int) -> None:
     """Remove done entries for good, for those who keep them with --keep-done. Dead ones stay: see gbot inbox drop."""
     count = 0
-    with _desk(url, config_file) as desk:
+    with stored_desk(url, config_file) as desk:
         try:
             with _progress(desk.counts().by_place.get(Place.DONE, 0)) as advance:
                 while purged := desk.purge_done(before_ms, PORTION):
@@ -329,12 +249,12 @@ def purge(url: str | None, config_file: str | None, before_ms: int) -> None:
 
 
 @inbox.command(short_help="Bring the database's tables up to date.")
-@_inbox_options
+@inbox_options
 def migrate(url: str | None, config_file: str | None) -> None:
     """Create the tables that this gbot needs, or change those of an older one; without harm when nothing is to do.
 
     MySQL needs it before the first start and after an upgrade that says so. SQLite does it by itself.
     """
-    with _desk(url, config_file, opened=False) as desk:
+    with stored_desk(url, config_file, opened=False) as desk:
         steps = desk.migrate()
         click.echo("\n".join(map(one_line, steps)) if steps else f"{one_line(desk.place)} is up to date.")

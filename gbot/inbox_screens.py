@@ -66,7 +66,7 @@ def cut(text: str, width: int) -> str:
     return kept + "…"
 
 
-def _padded(text: str, width: int, to_the_right: bool) -> str:
+def padded(text: str, width: int, to_the_right: bool) -> str:
     space = " " * (width - cells(text))
     return space + text if to_the_right else text + space
 
@@ -116,7 +116,7 @@ def table_layout(rows: Sequence[Sequence[str]], width: int) -> Callable[[Sequenc
 
     def line(row: Sequence[str]) -> str:
         texts = [cut(text, widths[at]) if at in flexible else text for at, text in enumerate(row)]
-        return gap.join(_padded(text, widths[at], at in TO_THE_RIGHT) for at, text in enumerate(texts)).rstrip()
+        return gap.join(padded(text, widths[at], at in TO_THE_RIGHT) for at, text in enumerate(texts)).rstrip()
 
     return line
 
@@ -137,16 +137,16 @@ def record_json(record: Record) -> str:
             "user_id": event.user_id,
             "attempts": record.attempts,
             "rescues": record.rescues,
-            "received": _utc(record.received_ms),
-            "due": _utc(record.due_ms),
-            "ended": _utc(record.ended_ms),
+            "received": utc(record.received_ms),
+            "due": utc(record.due_ms),
+            "ended": utc(record.ended_ms),
             "worker": record.worker,
             "error": record.error,
         }
     )
 
 
-def _utc(time_ms: int | None) -> str | None:
+def utc(time_ms: int | None) -> str | None:
     if time_ms is None:
         return None
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -162,12 +162,12 @@ def shown(record: Record, now_ms: int) -> list[str]:
     behind = record.place is Place.BEHIND
     rows = [
         ("State", WORDS[record.place] + (", for an earlier event of its conversation" if behind else "")),
-        ("Due", _moment(record.due_ms, now_ms)),
+        ("Due", moment(record.due_ms, now_ms)),
         ("Worker", record.worker),
         ("Failed", _times(record.attempts) if record.attempts else "never"),
         ("Rescued", f"from a worker that was gone, {_times(record.rescues)}" if record.rescues else None),
-        ("Received", _moment(record.received_ms, now_ms)),
-        ("Ended", _moment(record.ended_ms, now_ms)),
+        ("Received", moment(record.received_ms, now_ms)),
+        ("Ended", moment(record.ended_ms, now_ms)),
         ("Platform", event.platform),
         ("Kind", event.kind),
         ("Event id", event.id),
@@ -177,14 +177,14 @@ def shown(record: Record, now_ms: int) -> list[str]:
     lines = [f"Entry {record.number}", *(f"  {name:<13} {clean(str(value))}" for name, value in rows if value)]
     if record.error:
         lines += ["", "Error", *(f"  {clean(line)}" for line in record.error.strip().splitlines())]
-    return [*lines, "", "Event", *_pretty(event)]
+    return [*lines, "", "Event", *pretty(event)]
 
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _moment(time_ms: int | None, now_ms: int) -> str | None:
+def moment(time_ms: int | None, now_ms: int) -> str | None:
     """ISO 8601 with this machine's zone, and how far away it is."""
     if time_ms is None:
         return None
@@ -193,9 +193,9 @@ def _moment(time_ms: int | None, now_ms: int) -> str | None:
     return f"{stamp} ({away})"
 
 
-def _pretty(event: Any) -> list[str]:
+def pretty(value: Any) -> list[str]:
     """As JSON for people, with the escapes of JSON for what a terminal would obey."""
-    text = json.dumps(msgspec.to_builtins(event), ensure_ascii=False, indent=2)
+    text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False, indent=2)
     return re.sub("[\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found.group()):04x}", text).split("\n")
 
 

@@ -17,8 +17,9 @@ import pytest
 from gevent.event import Event as GreenEvent
 
 from gbot import Bot, Context, Conversation
+from gbot.directory import ProfileSeen, StateChange, UserForgotten, UserGone
 from gbot.dispatcher import Dispatcher
-from gbot.errors import DeliveryTooLarge, InboxFull, StartError, StoreUnavailable
+from gbot.errors import DeliveryTooLarge, DirectoryUnavailable, InboxFull, StartError, StoreUnavailable
 from gbot.event import Event
 from gbot.execution import Execution
 from gbot.inbox import Entry, Outcome, State
@@ -26,9 +27,11 @@ from gbot.inboxes.calls import Call, InOneThread, directly
 from gbot.inboxes.desk import SqlDesk
 from gbot.inboxes.durable import DurableInbox
 from gbot.inboxes.parcels import PUT_TIMEOUT_S
+from gbot.inboxes.records import STATES_AT_ONCE
 from gbot.inboxes.sqlite import SqliteStore
 from gbot.inboxes.store import Look, Place, Policy, Record, StoreDown, StoreFull, Tidied, Turned, Work
-from tests.rig import Outbox, event, text_event, wait_until
+from gbot.user import Profile, User
+from tests.rig import Outbox, event, services, text_event, wait_until
 
 T = TypeVar("T")
 
@@ -69,6 +72,8 @@ class WatchedStore:
         self._store = store
         self.calls: list[str] = []
         self.turns: list[Written] = []
+        self.asked: list[int] = []  # how many states with each query
+        self.mistake: Exception | None = None  # raised when states are asked for
         self.error: BaseException | None = None  # raised instead of doing anything
         self.full = False  # turns with events are refused
         self.lose_answers = False  # the next turn is done, and fails after that
@@ -110,6 +115,15 @@ class WatchedStore:
 
     def orphans(self, life: int, known: Sequence[int]) -> int:
         return self._do(self._store.orphans, life, known)
+
+    def states(self, conversations: Sequence[str], now_ms: int) -> dict[str, str]:
+        self.asked.append(len(conversations))
+        if self.mistake is not None:
+            raise self.mistake
+        return self._do(self._store.states, conversations, now_ms)
+
+    def users(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], User]:
+        return self._do(self._store.users, wanted)
 
     def leave(self, life: int) -> None:
         self._do(self._store.leave, life)
@@ -155,6 +169,16 @@ class Bench:
 
     def put(self, *events: Event, body_bytes: int = 1) -> None:
         self.inbox.put(events, body_bytes)
+
+    def put_when_possible(self, event: Event) -> None:
+        """Again and again, as a platform does, until the store is thought well."""
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                return self.put(event)
+            except StoreUnavailable:
+                assert time.monotonic() < deadline
+                gevent.sleep(0.05)
 
     def settle(self, *entries: Entry, outcome: Outcome = DONE) -> None:
         for entry in entries:
@@ -699,7 +723,7 @@ def test_a_later_attempt_whose_hand_over_was_not_confirmed_runs(make: MakeBench)
             bench.store.lose_claims = True
             raise ValueError
 
-    execution = Execution(bot, bench.inbox, {"plain": Outbox()}, 0, 3, delay=lambda failures: 0.01)
+    execution = Execution(bot, bench.inbox, {"plain": services(Outbox())}, 0, 3, delay=lambda failures: 0.01)
     dispatcher = Dispatcher(execution, 4)
     bench.connect(dispatcher)
     bench.put(text_event("x", "anna"))
@@ -750,7 +774,7 @@ def test_whatever_fails_every_event_runs_and_ends(tmp_path: Path, seed: int, liv
             raise ValueError
 
     inbox = DurableInbox(store, call, 1000, 100_000)
-    execution = Execution(bot, inbox, {"plain": Outbox()}, 0, 3, delay=lambda failures: 0.02)
+    execution = Execution(bot, inbox, {"plain": services(Outbox())}, 0, 3, delay=lambda failures: 0.02)
     dispatcher = Dispatcher(execution, 4)
     inbox.start(dispatcher.submit, dispatcher.room, dispatcher.in_hand)
 
@@ -1003,3 +1027,234 @@ def test_debug_lines_are_rare(make: MakeBench, caplog: pytest.LogCaptureFixture)
         bench.settle_all()
         wait_until(lambda: bench.records() == [])
     assert len(caplog.records) < 10
+
+
+# ---- users and states
+
+
+ANNA = Conversation("user", "anna")
+FOR_EVER_MS = 10**15
+
+
+def changing(document: str | None, conversation: Conversation = ANNA) -> Outcome:
+    return Outcome(State.DONE, changes=(StateChange("plain", conversation, document, FOR_EVER_MS),))
+
+
+def unavailable(ask: Callable[[], object]) -> DirectoryUnavailable:
+    with pytest.raises(DirectoryUnavailable) as raised:
+        ask()
+    return raised.value
+
+
+def test_a_settled_state_is_seen_while_the_store_is_down_and_written_when_it_is_back(
+    make: MakeBench, call: Call
+) -> None:
+    bench = make(call=call)
+    directory = bench.inbox.directory
+    bench.put(*texts(3))
+    wait_until(lambda: len(bench.out) == 3)
+    bench.store.error = StoreDown("no connection")
+    first, second, third = bench.out
+    bench.settle(first, outcome=changing("1"))
+    assert directory.state("plain", ANNA) == "1"
+    bench.settle(second, outcome=changing("2"))
+    forgotten = Outcome(State.DONE, changes=(UserForgotten("plain", "ben"),))
+    bench.settle(third, outcome=forgotten)
+    assert directory.state("plain", ANNA) == "2"
+    assert directory.state("plain", Conversation("user", "ben")) is None
+    assert bench.inbox.statistics().unsaved == 3
+    bench.store.error = None
+    wait_until(lambda: bench.inbox.statistics().unsaved == 0)
+    assert directory.state("plain", ANNA) == "2"
+    assert bench.other.states(["plain user anna"], 0) == {"plain user anna": "2"}
+
+
+def test_what_was_written_is_asked_of_the_store_again(make: MakeBench) -> None:
+    """What lies over the store goes with the turn that has written it: another worker may change it then."""
+    bench = make()
+    bench.put(text_event("1", "anna"))
+    bench.settle(*bench.out, outcome=changing("1"))
+    wait_until(lambda: bench.inbox.statistics().unsaved == 0)
+    life = bench.other.enlist()
+    other = (StateChange("plain", ANNA, "2", FOR_EVER_MS), UserGone("plain", "anna", True, 1))
+    bench.other.turn(life, Work(0, [], [], 0, 0, changes=other))
+    assert bench.inbox.directory.state("plain", ANNA) == "2"
+    assert bench.inbox.directory.users("plain", ["anna"])["anna"].gone
+
+
+def test_what_is_settled_while_a_question_is_under_way_is_in_the_answer(make: MakeBench, call: Call) -> None:
+    bench = make(call=call)
+    directory = bench.inbox.directory
+    directory.save([UserGone("plain", "anna", True, 1000), ProfileSeen("plain", "ben", Profile("Ben"), 1000)])
+    bench.put(*texts(2))
+    wait_until(lambda: len(bench.out) == 2)
+    users = (
+        UserGone("plain", "anna", False, 2000),
+        UserForgotten("plain", "ben"),
+        ProfileSeen("plain", "carl", Profile("Carl"), 1),
+    )
+    known = {"anna": User("plain", "anna", False, 2000), "carl": User("plain", "carl", False, 0, Profile("Carl"), 1)}
+    steps: list[tuple[Callable[[], object], object, Outcome]] = [
+        (lambda: directory.users("plain", ["anna", "ben", "carl"]), known, Outcome(State.DONE, changes=users)),
+        (lambda: directory.state("plain", ANNA), "1", changing("1")),
+    ]
+    for entry, (question, answer, outcome) in zip(list(bench.out), steps, strict=True):
+        hang = bench.store.hang = Hang(call)
+        asking = gevent.spawn(question)
+        wait_until(lambda hang=hang: hang.entered)
+        bench.settle(entry, outcome=outcome)
+        bench.store.hang = None
+        hang.over()
+        assert asking.get(timeout=5) == answer
+
+
+def test_what_was_forgotten_and_written_may_be_known_again(make: MakeBench) -> None:
+    bench = make()
+    bench.put(*texts(1))
+    bench.settle(*bench.out, outcome=Outcome(State.DONE, changes=(UserForgotten("plain", "anna"),)))
+    wait_until(lambda: bench.inbox.statistics().unsaved == 0)
+    bench.inbox.directory.save([UserGone("plain", "anna", True, 1), StateChange("plain", ANNA, "1", FOR_EVER_MS)])
+    assert bench.inbox.directory.users("plain", ["anna"])["anna"].gone
+    assert bench.inbox.directory.state("plain", ANNA) == "1"
+
+
+def test_without_the_store_nobody_waits_for_an_answer_longer_than_a_request_does(make: MakeBench, call: Call) -> None:
+    bench = make(call=call)
+    directory = bench.inbox.directory
+    bench.store.error = StoreDown("no connection")
+    asks: list[Callable[[], object]] = [
+        lambda: directory.state("plain", ANNA),
+        lambda: directory.users("plain", ["anna"]),
+        lambda: directory.save([UserGone("plain", "anna", True, 1)]),
+    ]
+    started = time.monotonic()
+    asking = [gevent.spawn(unavailable, ask) for ask in asks]
+    gevent.joinall(asking, raise_error=True)
+    assert time.monotonic() - started < PUT_TIMEOUT_S + 1
+    assert all(greenlet.value.after_s > 0 for greenlet in asking)
+    bench.store.error = None
+    wait_until(lambda: bench.store.calls[-1] == "look")
+    assert directory.state("plain", ANNA) is None
+    directory.save([UserGone("plain", "anna", True, 1)])
+    assert directory.users("plain", ["anna"])["anna"].gone
+
+
+def test_a_store_that_is_back_in_time_answers(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.directory.save([StateChange("plain", ANNA, "1", FOR_EVER_MS)])
+    bench.store.error = StoreDown("the connection broke")
+    asking = gevent.spawn(bench.inbox.directory.state, "plain", ANNA)
+    failures = len(bench.store.calls) + 2
+    wait_until(lambda: len(bench.store.calls) >= failures)
+    bench.store.error = None
+    assert asking.get(timeout=5) == "1"
+
+
+def test_while_the_store_hangs_nobody_waits_for_an_answer_longer_than_a_request_does(
+    make: MakeBench, call: Call
+) -> None:
+    bench = make(call=call)
+    bench.inbox.directory.users("plain", ["anna"])
+    bench.store.hang = Hang(call)
+    started = time.monotonic()
+    unavailable(lambda: bench.inbox.directory.state("plain", ANNA))
+    assert time.monotonic() - started < PUT_TIMEOUT_S + 1
+    bench.store.hang.over()
+    bench.store.hang = None
+    assert bench.inbox.directory.state("plain", ANNA) is None
+
+
+def test_many_questions_of_one_moment_are_few_queries(make: MakeBench) -> None:
+    bench = make()
+    directory = bench.inbox.directory
+    rooms = [Conversation("room", str(number)) for number in range(3 * STATES_AT_ONCE)]
+    directory.save([StateChange("plain", room, room.id, FOR_EVER_MS) for room in rooms])
+    del bench.store.calls[:]
+    states = [gevent.spawn(directory.state, "plain", room) for room in rooms]
+    users = [gevent.spawn(directory.users, "plain", [room.id]) for room in rooms]
+    gevent.joinall(states + users, raise_error=True)
+    assert [greenlet.value for greenlet in states] == [room.id for room in rooms]
+    assert bench.store.asked == [STATES_AT_ONCE] * 3
+    assert bench.store.calls.count("users") <= 6
+
+
+def test_many_saves_of_one_moment_share_a_turn(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.directory.save([UserGone("plain", "first", True, 1)])
+    turns = len(bench.store.turns)
+    saving = [gevent.spawn(bench.inbox.directory.save, [UserGone("plain", str(n), True, 1)]) for n in range(100)]
+    gevent.joinall(saving, raise_error=True)
+    assert len(bench.store.turns) - turns <= 3
+    assert len(bench.other.users([("plain", str(number)) for number in range(100)])) == 100
+
+
+def test_questions_do_not_wait_for_the_next_look_and_leave_the_store_alone_afterwards(make: MakeBench) -> None:
+    bench = make()
+    wait_until(lambda: "turn" in bench.store.calls)
+    del bench.store.calls[:]
+    for _ in range(20):
+        bench.inbox.directory.state("plain", ANNA)
+    assert bench.store.calls.count("states") == 20
+    assert bench.store.calls.count("turn") == 0
+
+
+def test_whoever_stops_waiting_leaves_nothing_behind(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.directory.state("plain", ANNA)
+    bench.store.error = StoreDown("no connection")
+    asking = [gevent.spawn(bench.inbox.directory.state, "plain", Conversation("room", str(n))) for n in range(10)]
+    tries = len(bench.store.calls) + 2
+    wait_until(lambda: len(bench.store.calls) >= tries)
+    gevent.killall(asking)
+    bench.store.error = None
+    wait_until(lambda: bench.store.calls[-1] == "look")
+    assert bench.inbox.directory.state("plain", ANNA) is None
+    assert bench.store.asked[-1] == 1
+
+
+def test_what_was_saved_in_a_turn_that_failed_is_not_called_stored(make: MakeBench) -> None:
+    bench = make()
+    bench.put(*texts(1))
+    bench.store.poison = "no"
+    saving = gevent.spawn(unavailable, lambda: bench.inbox.directory.save([UserGone("plain", "anna", True, 1)]))
+    putting = [gevent.spawn(bench.inbox.put, [text_event(text)], 1) for text in ("no", "yes")]
+    gevent.joinall([saving, *putting])
+    assert saving.get().after_s > 0
+    assert isinstance(putting[0].exception, StoreUnavailable)
+    assert "yes" in bench.places()
+    assert bench.inbox.directory.users("plain", ["anna"]) == {}
+
+
+def test_a_question_that_the_store_cannot_take_is_not_put_to_it_again(make: MakeBench) -> None:
+    bench = make()
+    bench.store.mistake = ZeroDivisionError("a mistake")
+    unavailable(lambda: bench.inbox.directory.state("plain", ANNA))
+    assert bench.store.asked == [1]
+    bench.put_when_possible(text_event("after"))
+    assert bench.store.asked == [1]
+    assert "after" in bench.places()
+
+
+def test_a_stop_ends_the_waiting(make: MakeBench) -> None:
+    bench = make()
+    bench.inbox.directory.state("plain", ANNA)
+    bench.store.error = StoreDown("no connection")
+    asking = gevent.spawn(unavailable, lambda: bench.inbox.directory.state("plain", ANNA))
+    tries = len(bench.store.calls) + 1
+    wait_until(lambda: len(bench.store.calls) >= tries)
+    bench.stop(0.1)
+    asking.get(timeout=0.5)
+    with gevent.Timeout(0.5):
+        unavailable(lambda: bench.inbox.directory.users("plain", ["anna"]))
+
+
+def test_changes_whose_commit_was_not_confirmed_are_written_once(make: MakeBench) -> None:
+    bench = make()
+    bench.put(text_event("1", "anna"))
+    bench.store.lose_answers = True
+    bench.settle(*bench.out, outcome=changing("1"))
+    wait_until(lambda: not bench.store.lose_answers)
+    life = bench.other.enlist()
+    bench.other.turn(life, Work(0, [], [], 0, 0, changes=[StateChange("plain", ANNA, "2", FOR_EVER_MS)]))
+    wait_until(lambda: bench.inbox.statistics().late == 1)
+    assert bench.inbox.directory.state("plain", ANNA) == "2"

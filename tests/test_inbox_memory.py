@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gbot.directory import StateChange, UserGone
 from gbot.errors import DeliveryTooLarge, InboxFull
-from gbot.event import Event
+from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
 from gbot.inboxes.memory import IDS_MAX, MemoryInbox, RecentIds
+from gbot.inboxes.memory_directory import MemoryDirectory
 from tests.rig import event, text_event, wait_until
 
 DONE = Outcome(State.DONE)
@@ -310,3 +312,52 @@ def test_an_entry_that_is_released_is_gone() -> None:
     desk.inbox.settle(entry, RELEASED)
     assert desk.inbox.statistics().held == 0
     assert len(desk.put(text_event("y", "anna"))) == 1
+
+
+def test_nothing_passes_until_all_that_are_tried_again_have_ended() -> None:
+    desk = Desk()
+    first, second, third = desk.put(*(text_event(name, "anna") for name in ("first", "second", "third")))
+    desk.inbox.settle(first, Outcome(State.RETRY, "put off", 0.0, counted=False))
+    desk.inbox.settle(second, Outcome(State.RETRY, "put off", 0.0, counted=False))
+    desk.inbox.settle(third, DONE)  # it ran already: its end lets nobody go on
+    desk.put(text_event("fourth", "anna"))
+    wait_until(lambda: desk.texts()[3:] == ["first", "second"])
+    desk.inbox.settle(desk.out[3], DONE)
+    assert len(desk.out) == 5
+    desk.inbox.settle(desk.out[4], DONE)
+    assert desk.texts()[5:] == ["fourth"]
+
+
+# ---- users and states are bounded
+
+
+def test_no_more_than_so_many_users_are_kept_and_the_oldest_go_first() -> None:
+    directory = MemoryDirectory(users_max=3)
+    directory.save([UserGone("plain", name, True, 1) for name in ("anna", "ben", "carl")])
+    directory.save([UserGone("plain", "anna", False, 2), UserGone("plain", "dora", True, 1)])
+    assert set(directory.users("plain", ["anna", "ben", "carl", "dora"])) == {"anna", "carl", "dora"}
+
+
+def test_no_more_than_so_much_of_states_is_kept_and_the_oldest_go_first() -> None:
+    directory = MemoryDirectory(state_chars_max=10)
+    rooms = {name: Conversation("room", name) for name in "abc"}
+
+    def save(name: str, document: str | None) -> None:
+        directory.save([StateChange("plain", rooms[name], document, 10**15)])
+
+    def kept() -> set[str]:
+        return {name for name, room in rooms.items() if directory.state("plain", room) is not None}
+
+    for name in "abab":
+        save(name, "12345")
+        save(name, "54321")
+    assert kept() == {"a", "b"}
+    save("b", None)
+    save("c", "12345")
+    assert kept() == {"a", "c"}
+    save("b", "1")
+    assert kept() == {"b", "c"}
+    save("b", "12345678901")
+    assert kept() == set()
+    save("a", "1234567890")
+    assert kept() == {"a"}

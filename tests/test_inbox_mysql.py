@@ -15,13 +15,15 @@ from typing import Any, Final
 import pytest
 
 from gbot.database import Connection, Database, DatabaseMistake, parse
+from gbot.directory import Change, ProfileSeen, StateChange, UserForgotten, UserGone
 from gbot.errors import StartError
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
+from gbot.inboxes import desk_users, mysql_records, mysql_schema, mysql_tables, mysql_turn, mysql_upkeep
 from gbot.inboxes import mysql as module
-from gbot.inboxes import mysql_schema, mysql_tables, mysql_turn
 from gbot.inboxes.mysql import MySqlStore
 from gbot.inboxes.store import ERROR_CHARS_MAX, LifeEnded, Place, Policy, StoreDown, Turned, Work
+from gbot.user import Profile
 from tests.journeys.mariadb import MariaDb
 from tests.journeys.processes import eventually, free_port
 
@@ -80,6 +82,14 @@ def make_store(unopened: MakeStore) -> MakeStore:
         return store
 
     return make
+
+
+@pytest.fixture
+def other_of_empty(url: str) -> Iterator[Connection]:
+    """A connection to a database that has no tables yet."""
+    connection = Database(parse(url)).connect()
+    yield connection
+    connection.close()
 
 
 @pytest.fixture
@@ -169,6 +179,23 @@ def test_migrating_makes_the_tables_and_again_does_nothing(unopened: MakeStore) 
     put(store, life, event_of("kept"))
     assert unopened().migrate() == []
     assert count(store) == 1
+
+
+def test_tables_of_an_older_gbot_are_refused_and_brought_up_to_date_with_all_in_them(
+    unopened: MakeStore, other_of_empty: Connection
+) -> None:
+    other_of_empty.execute("CREATE TABLE gbot_schema (version INT NOT NULL PRIMARY KEY)")
+    for statement in mysql_schema.MIGRATIONS[0]:
+        other_of_empty.execute(statement)
+    other_of_empty.execute("INSERT INTO gbot_schema VALUES (1)")
+    other_of_empty.execute("INSERT INTO gbot_entries (state, received_ms, event) VALUES (0, 1, '{}')")
+    store = unopened()
+    with pytest.raises(StartError, match=r"older gbot \(version 1\): run `gbot inbox migrate`"):
+        store.open()
+    [step] = store.migrate()
+    assert step.endswith("to version 2.")
+    store.open()
+    assert (count(store), count(store, "users"), count(store, "states")) == (1, 0, 0)
 
 
 def test_two_migrations_at_once_take_turns(unopened: MakeStore) -> None:
@@ -620,6 +647,10 @@ def backlog(store: MySqlStore) -> tuple[MySqlStore, int]:
     store.change(f"{ended} 100000000 + s.slot * 10000 + t.slot, 4, 0, {2 * NOW_MS}, '' FROM {tens}", ())
     seen = "INSERT INTO {seen} (platform, event_id, seen_ms) SELECT"
     store.change(f"{seen} 'x', CONCAT(s.slot, '.', t.slot), {2 * NOW_MS} FROM {tens}", ())
+    users = "INSERT INTO {users} (platform, user_id, gone, gone_ms, profile_ms) SELECT"
+    store.change(f"{users} 'x', CONCAT(s.slot, '.', t.slot), s.slot = 0, 1, 1 FROM {tens}", ())
+    states = "INSERT INTO {states} (conversation, expires_ms, document) SELECT"
+    store.change(f"{states} CONCAT(s.slot, '.', t.slot), {10**15}, '1' FROM {tens}", ())
     return store, life
 
 
@@ -650,6 +681,8 @@ def test_a_backlog_slows_nothing(backlog: tuple[MySqlStore, int]) -> None:
         ("due", lambda: store.tidy(life, NOW_MS), 1500),  # a part of the ids is looked at
         ("promote", lambda: store.promote(["line user hot"]), 30),
         ("orphans", lambda: store.orphans(life, []), 300),
+        ("states", lambda: store.states([f"0.{n}" for n in range(10)], NOW_MS), 30),
+        ("users", lambda: store.users([("x", f"0.{n}") for n in range(10)]), 40),
     ]
     for name, do, rows_max in steps:
         assert rows_read(store, do) <= rows_max, name
@@ -658,11 +691,22 @@ def test_a_backlog_slows_nothing(backlog: tuple[MySqlStore, int]) -> None:
 PLANS: Final[list[tuple[str, Sequence[object]]]] = [
     (mysql_turn.CLAIM, (100,)),
     (mysql_turn.FENCE, (0, 1)),
-    (module.LOOK, (1, 1, 1, 1, 1, 1)),
-    (module.WAKE, (1,)),
-    (module.RUNNING_OF, (1,)),
-    (module.PURGE_SEEN, ()),
-    (module.PURGE_DONE, (1,)),
+    (module.LOOK, (1, 1, 1, 1, 1, 1, 1)),
+    (mysql_upkeep.WAKE, (1,)),
+    (mysql_upkeep.RUNNING_OF, (1,)),
+    (mysql_upkeep.PURGE_SEEN, ()),
+    (mysql_upkeep.PURGE_DONE, (1,)),
+    (mysql_upkeep.PURGE_STATES, (2,)),
+    (mysql_records.CARRIED, ([1, 2, 3],)),
+    (mysql_records.STATES, ([b"0.1", b"0.2"], 1)),
+    (mysql_records.USERS, (b"x", [b"0.1", b"0.2"])),
+    (mysql_records.REMOVE_STATES, ([b"0.1", b"0.2"],)),
+    (mysql_records.REMOVE_USERS, (b"x", [b"0.1", b"0.2"])),
+    (module.words_of(desk_users.PLATFORM), ("a",)),
+    (module.words_of(desk_users.USERS), ("x", "0.1", 100)),
+    (module.words_of(desk_users.GONE), ("x", "0.1", 100)),
+    (module.words_of(desk_users.ENTRIES), ("u", 1)),
+    (module.words_of(desk_users.ENDED), ("u", 1)),
     (mysql_tables.survey_sql(2), (0, b"line user hot", 1, b"line user cold")),
     ("DELETE FROM gbot_entries WHERE number IN %s AND claim = 1", ([1, 2, 3],)),
     (f"{mysql_tables.BACK} WHERE number IN %s AND claim = 1", ([1, 2, 3],)),
@@ -769,3 +813,56 @@ def test_conversations_are_kept_whatever_two_workers_do_at_once(
     assert len(ran) == len(set(ran)) == stored
     assert watcher.look(workers[0].life).held == 0
     admin.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+
+
+# Users and states.
+
+
+def test_states_that_exceed_a_packet_together_are_split(make_store: MakeStore, admin: Connection) -> None:
+    [(before,)] = admin.rows("SELECT @@global.max_allowed_packet")
+    admin.execute("SET GLOBAL max_allowed_packet = 1048576")
+    try:
+        store = make_store()
+        life = store.enlist()
+        document = '"' + "名" * 20_000 + '"'
+        changes: list[Change] = [
+            StateChange("line", Conversation("room", str(number)), document, 10**15) for number in range(60)
+        ]
+        profile = Profile("'" * 10_000)
+        changes += [ProfileSeen("line", str(number), profile, 1) for number in range(120)]
+        store.turn(life, Work(NOW_MS, [], [], 0, 0, changes=changes))
+        assert (count(store, "states"), count(store, "users")) == (60, 120)
+        assert store.states(["line room 59"], NOW_MS) == {"line room 59": document}
+        assert store.users([("line", "119")])["line", "119"].profile == profile
+    finally:
+        admin.execute(f"SET GLOBAL max_allowed_packet = {before}")
+
+
+def test_two_workers_that_save_the_same_users_and_states_get_there(make_store: MakeStore) -> None:
+    stores = [make_store() for _ in range(4)]
+    lives = [store.enlist() for store in stores]
+    rooms = [Conversation("room", str(number)) for number in range(30)]
+
+    def save(index: int) -> None:
+        chance = random.Random(index)
+        for number in range(25):
+            some = chance.sample(rooms, 20)
+            changes: list[Change] = [StateChange("line", room, f"{number}", 10**15) for room in some[:10]]
+            changes += [StateChange("line", room, None, 0) for room in some[10:]]
+            changes += [UserGone("line", room.id, bool(number % 2), number + 1) for room in some]
+            changes += [UserForgotten("line", room.id) for room in some[:3]]
+            stores[index].turn(lives[index], Work(NOW_MS, [], [], 0, 0, changes=changes))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(save, range(4)))
+    assert count(stores[0], "users") <= 30
+
+
+def test_a_connection_lost_between_questions_is_made_again(store: MySqlStore, admin: Connection) -> None:
+    life = store.enlist()
+    change = StateChange("line", Conversation("user", "u"), "1", 10**15)
+    store.turn(life, Work(NOW_MS, [], [], 0, 0, changes=[change]))
+    admin.execute(f"KILL {connection_number(store)}")
+    with pytest.raises(StoreDown):
+        store.states(["line user u"], NOW_MS)
+    assert store.states(["line user u"], NOW_MS) == {"line user u": "1"}

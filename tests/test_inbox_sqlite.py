@@ -23,10 +23,11 @@ from pathlib import Path
 
 import pytest
 
+from gbot.directory import StateChange
 from gbot.errors import StartError
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
-from gbot.inboxes import sqlite_file, sqlite_turn, sqlite_upkeep
+from gbot.inboxes import desk_users, sqlite_file, sqlite_records, sqlite_turn, sqlite_upkeep
 from gbot.inboxes.sqlite import SqliteStore
 from gbot.inboxes.store import LifeEnded, Place, Policy, StoreDown, Work
 from tests.journeys.processes import ROOT, Program, clean_environ, eventually
@@ -133,12 +134,40 @@ def test_a_file_of_version_0_is_brought_to_the_newest_schema(path: Path, made: s
         outside(path, f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}")
     store = SqliteStore(path, POLICY)
     [step] = store.migrate()
-    assert "from schema 0 to 1" in step
+    assert "from schema 0 to 2" in step
     life = store.enlist()
     assert store.turn(life, work(events(2), run_max=1)).stored == 2
     assert store.rows("PRAGMA application_id") == [(sqlite_file.APPLICATION_ID,)]
     assert store.rows("PRAGMA user_version") == [(len(sqlite_file.MIGRATIONS),)]
     store.close()
+
+
+def test_a_file_of_schema_1_is_brought_to_the_newest_with_all_in_it(path: Path) -> None:
+    event = '{"platform":"x","kind":"k","raw":1}'
+    entry = f"INSERT INTO entries (state, received_ms, event) VALUES (0, 1, '{event}')"
+    of_schema_1 = (f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}", "PRAGMA user_version = 1")
+    outside(path, *sqlite_file.MIGRATIONS[0], *of_schema_1, entry)
+    store = SqliteStore(path, POLICY)
+    [step] = store.migrate()
+    assert "from schema 1 to 2" in step
+    life = store.enlist()
+    change = StateChange("x", Conversation("user", "u"), "1", 10**15)
+    running = store.turn(life, Work(now_ms(), [], [], 0, 5, changes=[change])).running
+    assert [entry.event.kind for entry in running] == ["k"]
+    assert store.states(["x user u"], now_ms()) == {"x user u": "1"}
+    store.close()
+    again = SqliteStore(path, POLICY)
+    assert again.migrate() == []
+    again.close()
+
+
+def test_a_damaged_file_of_schema_1_is_not_upgraded(path: Path) -> None:
+    of_schema_1 = (f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}", "PRAGMA user_version = 1")
+    outside(path, *sqlite_file.MIGRATIONS[0], *of_schema_1, "DROP TABLE ended")
+    before = traces(path)
+    with pytest.raises(StartError, match="damaged"):
+        SqliteStore(path, POLICY).open()
+    assert traces(path) == before
 
 
 def test_a_migration_that_breaks_off_leaves_the_file_as_it_was(path: Path) -> None:
@@ -214,6 +243,11 @@ def without_a_table(path: Path) -> None:
     outside(path, "DROP TABLE ended")
 
 
+def without_a_newer_table(path: Path) -> None:
+    closed_inbox(path)
+    outside(path, "DROP TABLE states")
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -228,6 +262,7 @@ def without_a_table(path: Path) -> None:
         (with_a_broken_schema, "damaged"),
         (with_a_broken_page, "damaged"),
         (without_a_table, "damaged"),
+        (without_a_newer_table, "damaged"),
     ],
 )
 def test_a_file_that_cannot_be_the_inbox_stays_as_it_is(path: Path, spoil: Callable[[Path], None], reason: str) -> None:
@@ -535,7 +570,7 @@ def statements() -> list[str]:
     """Every statement on the tables."""
     return [
         value
-        for module in (sqlite_turn, sqlite_upkeep)
+        for module in (sqlite_turn, sqlite_upkeep, sqlite_records)
         for name, value in vars(module).items()
         if name.isupper() and isinstance(value, str) and value.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")
     ]
@@ -551,7 +586,8 @@ def test_no_statement_reads_a_whole_table(store: SqliteStore, statement: str) ->
         elif step.startswith("SCAN seen"):
             assert "FROM seen ORDER BY number LIMIT" in statement  # the oldest ones only
         else:
-            assert not step.startswith(("SCAN ended", "SCAN e ")), plan
+            tables = ("ended", "e", "users", "u", "states", "s")
+            assert not step.startswith(tuple(f"SCAN {table}" for table in tables if step.split()[1] == table)), plan
     if "LIMIT" in statement:
         assert not any("ORDER BY" in step for step in plan), f"sorted before it is limited: {plan}"
 
@@ -559,6 +595,7 @@ def test_no_statement_reads_a_whole_table(store: SqliteStore, statement: str) ->
 def test_the_statements_are_found() -> None:
     found = " ".join(statements())
     assert all(words in found for words in ("DELETE FROM entries", "DELETE FROM seen", "due_ms <= ?", "SET claim = ?"))
+    assert all(words in found for words in ("INTO users", "DELETE FROM users", "INTO states", "DELETE FROM states"))
 
 
 def test_a_turn_of_plain_events_is_five_statements(store: SqliteStore) -> None:
@@ -571,6 +608,29 @@ def test_a_turn_of_plain_events_is_five_statements(store: SqliteStore) -> None:
     connection.set_trace_callback(lambda statement: done.append(statement.split()[0]))
     store.turn(life, work(events(640), running, run_max=640))
     assert done == ["BEGIN", "DELETE", "INSERT", "UPDATE", "COMMIT"]
+
+
+def test_changes_of_many_cost_two_statements_and_a_question_one(store: SqliteStore) -> None:
+    """The outcomes that were not late are found with one, and all states are written with the other."""
+    life = store.enlist()
+    running = store.turn(life, work(events(640), run_max=640)).running
+    rooms = [Conversation("room", str(number)) for number in range(640)]
+    outcomes = [Outcome(State.DONE, changes=(StateChange("x", room, "1", 10**15),)) for room in rooms]
+    done: list[str] = []
+    connection = store._connection
+    assert connection is not None
+    connection.set_trace_callback(lambda statement: done.append(statement.split()[0]))
+    store.turn(life, Work(now_ms(), list(zip(running, outcomes, strict=True)), [], 0, 0))
+    assert done == ["BEGIN", "SELECT", "DELETE", "INSERT", "UPDATE", "COMMIT"]
+    done.clear()
+    assert len(store.states([f"x room {number}" for number in range(640)], now_ms())) == 640
+    assert done == ["SELECT"]
+
+
+def test_the_desk_lists_users_by_an_index(store: SqliteStore) -> None:
+    for sql in (desk_users.PLATFORM, desk_users.USERS, desk_users.GONE, desk_users.ENTRIES, desk_users.ENDED):
+        plan = [row[3] for row in store.rows(f"EXPLAIN QUERY PLAN {sql}", ["1"] * sql.count("?"))]
+        assert all(step.startswith("SEARCH") for step in plan), plan
 
 
 def test_a_backlog_costs_a_claim_and_a_put_nothing(make: Callable[[], SqliteStore], path: Path) -> None:

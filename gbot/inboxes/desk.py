@@ -13,10 +13,10 @@ counts as held, so running it again changes nothing; a done one does not, so pur
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
-from gbot.inboxes.store import Counts, Place, Record, conversation_key, show_event
+from gbot.inboxes.desk_users import SqlUsersDesk, UsersSql, text_of
+from gbot.inboxes.store import Counts, Place, Record, UsersDesk, conversation_key, show_event
 
 PORTION: Final = 500  # numbers in a transaction
 EVENTS_AT_ONCE: Final = 50  # events in memory while conversations are looked up; each may be as large as a delivery
@@ -48,18 +48,10 @@ ENTRIES: Final = frozenset({Place.READY, Place.RUNNING, Place.WAITING, Place.BEH
 ENTRIES_LISTED: Final = "{entries} WHERE number > ? ORDER BY number"
 
 
-class Sql(Protocol):
+class Sql(UsersSql, Protocol):
     """The part of a store that the desk needs. All raise StoreDown."""
 
     place: str
-
-    def rows(self, sql: str, args: Sequence[Any]) -> list[tuple[Any, ...]]: ...
-
-    def change(self, sql: str, args: Sequence[Any]) -> int:
-        """Returns how many rows it was done to."""
-
-    def transaction(self) -> AbstractContextManager[object]:
-        """Commits at its end, and rolls back on an exception."""
 
     def promote(self, conversations: Sequence[str]) -> object:
         """Within a transaction: make the first one behind ready in those of these conversations that are free."""
@@ -77,6 +69,7 @@ class SqlDesk:
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
         self.place = sql.place
+        self.users: UsersDesk = SqlUsersDesk(sql, self.erase)
 
     def open(self) -> None:
         self._sql.open()
@@ -162,6 +155,17 @@ class SqlDesk:
         self._promote(conversations)
         return [*stored, *dead]
 
+    def erase(self, numbers: Sequence[int]) -> list[int]:
+        """Drop, and remove done ones as well; returns the numbers of those it removed."""
+        return self._by_portion(self._erase, numbers)
+
+    def _erase(self, numbers: list[int]) -> list[int]:
+        dropped = self._drop(numbers)
+        done = self._still("{ended} WHERE state + 0 = 5", numbers)
+        if done:
+            self._sql.change(f"DELETE FROM {{ended}} WHERE number IN ({_marks(done)})", done)
+        return dropped + done
+
     def purge_done(self, before_ms: int, count_max: int) -> int:
         found = self._sql.rows(
             "SELECT number FROM {ended} WHERE state = 5 AND ended_ms < ? ORDER BY ended_ms LIMIT ?",
@@ -181,10 +185,10 @@ class SqlDesk:
         return sorted(done)
 
     def _conversations_of_entries(self, numbers: list[int]) -> dict[int, str | None]:
-        """By number. MySQL hands out as bytes what it compares byte by byte."""
+        """By number."""
         marks = _marks(numbers)
         rows = self._sql.rows(f"SELECT number, conversation FROM {{entries}} WHERE number IN ({marks})", numbers)
-        return {number: key.decode("utf-8", "surrogatepass") if isinstance(key, bytes) else key for number, key in rows}
+        return {number: text_of(key) for number, key in rows}
 
     def _conversations_of_dead(self, numbers: list[int]) -> dict[int, str | None]:
         found: dict[int, str | None] = {}

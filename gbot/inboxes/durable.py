@@ -8,6 +8,8 @@ outcomes down, then stores events, then claims what is ready, all in one transac
                       ├──▶ store.turn (commit) ─┼─▶ submit: what runs at once, and what was claimed
     settle ▶ outcomes ┘                         └─▶ outcomes are gone from memory
 
+What handlers ask about users and states is asked of the store between two turns, see :mod:`gbot.inboxes.records`.
+
 **No polling, no reading back.** An event runs from memory in the worker that stored it if that has room. What has no
 room stays in the store alone and is claimed in the turns that write outcomes down, which is when there is room again.
 Once a second the store is looked at with one query: for what other workers have left, or what has come due.
@@ -34,12 +36,14 @@ from typing import Final
 import gevent
 import gevent.event
 
+from gbot.directory import Change, Directory
 from gbot.errors import DeliveryTooLarge, InboxFull, StoreUnavailable
 from gbot.event import Event
 from gbot.inbox import LEAVES, RETRY, Entry, InboxStatistics, InHand, Outcome, Room, State, Submit
 from gbot.inboxes.calls import Call
 from gbot.inboxes.health import Health
 from gbot.inboxes.parcels import Parcel, Parcels
+from gbot.inboxes.records import Records
 from gbot.inboxes.store import LifeEnded, Store, StoreDown, StoreFull, Turned, Work
 
 log = logging.getLogger(__name__)
@@ -84,6 +88,8 @@ class DurableInbox:
         self._next_look = 0.0
         self._dues: list[float] = []  # a heap: when retries that were written down come due
         self._news = gevent.event.Event()
+        self._records = Records(store, call, self._news.set)
+        self.directory: Directory = self._records
         self._stopping = False
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._held = self._accepted = self._refused = self._duplicates = self._late = self._rescued = 0
@@ -109,6 +115,8 @@ class DurableInbox:
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         self._outcomes.append((entry, outcome))
+        if outcome.changes:
+            self._records.settled(outcome.changes)
         self._news.set()
 
     def stop(self, deadline: float) -> int:
@@ -118,6 +126,7 @@ class DurableInbox:
             self._greenlet.join(max(0.0, deadline - time.monotonic()))
             self._greenlet.kill()
         self._parcels.stop()
+        self._records.stop()
         return len(self._outcomes)
 
     def statistics(self) -> InboxStatistics:
@@ -150,7 +159,7 @@ class DurableInbox:
     def _run(self) -> None:
         while not self._stopping or self._parcels or self._outcomes:
             now = time.monotonic()
-            if not self._outcomes and not self._may_store(now):
+            if not self._outcomes and not self._records and not self._may_store(now):
                 trial_at = self._health.trial_at if self._parcels else NEVER
                 self._news.wait(max(0.0, min(self._wake_at(), trial_at) - now))
             self._news.clear()
@@ -199,9 +208,15 @@ class DurableInbox:
         now = time.monotonic()
         if now >= self._wake_at():
             self._look(now)
+        if self._records:
+            self._records.answer()
         may_store = self._may_store(now)
-        if may_store or self._outcomes or self._health.wants_turn or (self._ready_left and self._room() > 0):
+        if may_store or self._outcomes or self._wants_turn():
             self._turn(TURN_EVENTS_MAX if may_store else 0)
+
+    def _wants_turn(self) -> bool:
+        """Whether a turn is due for which nothing came in."""
+        return self._health.wants_turn or self._records.wants_turn or (self._ready_left and self._room() > 0)
 
     def _may_store(self, now: float) -> bool:
         return bool(self._parcels) and (self._singly > 0 or self._health.may_put(now))
@@ -237,27 +252,38 @@ class DurableInbox:
         outcomes, self._outcomes = self._outcomes[:TURN_OUTCOMES_MAX], self._outcomes[TURN_OUTCOMES_MAX:]
         parcels = self._parcels.take(1 if self._singly else events_max)
         events = [event for parcel in parcels for event in parcel.events]
+        work = self._work(outcomes, events, self._records.take_saves())
         self._writing = len(outcomes)
         try:
-            turned = self._call(self._store.turn, self._life, self._work(outcomes, events))
+            turned = self._call(self._store.turn, self._life, work)
         except BaseException as error:
             self._outcomes = outcomes + self._outcomes
             self._turn_failed = True
+            self._records.not_saved()
             self._not_stored(parcels, error)
             raise
         finally:
             self._writing = 0
+        self._written(outcomes)
         self._parcels.stored()  # first the answers, then the handlers
         self._submit(turned.running)
         self._singly, self._failed_alone = max(0, self._singly - 1), 0
         self._health.written(len(outcomes), bool(events), time.monotonic())
         self._count(turned, outcomes)
 
-    def _work(self, outcomes: list[tuple[Entry, Outcome]], events: list[Event]) -> Work:
+    def _written(self, outcomes: list[tuple[Entry, Outcome]]) -> None:
+        """The changes of these, and those that were saved, are in the store now."""
+        self._records.saved()
+        if self._records.coming:
+            for _, outcome in outcomes:
+                self._records.written(outcome.changes)
+
+    def _work(self, outcomes: list[tuple[Entry, Outcome]], events: list[Event], changes: list[Change]) -> Work:
         """New events run at once if there is room and nothing older is ready."""
         room = self._room()
         run_max = 0 if self._ready_left else min(room, len(events))
-        return Work(_now_ms(), outcomes, events, run_max, min(room - run_max, CLAIM_MAX), self._ready_left)
+        claim_max = min(room - run_max, CLAIM_MAX)
+        return Work(_now_ms(), outcomes, events, run_max, claim_max, self._ready_left, changes)
 
     def _not_stored(self, parcels: list[Parcel], error: BaseException) -> None:
         """Of several parcels one may be the cause: they are tried again one by one, if the store answers at all.

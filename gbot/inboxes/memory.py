@@ -16,11 +16,23 @@ from typing import Final, NoReturn
 import gevent
 import msgspec
 
+from gbot.directory import Directory
 from gbot.errors import DeliveryTooLarge, InboxFull
 from gbot.event import Conversation, Event
 from gbot.inbox import RELEASED, RETRY, Entry, InboxStatistics, InHand, Outcome, Room, State, Submit
+from gbot.inboxes.memory_directory import MemoryDirectory
 
 IDS_MAX: Final = 100_000  # remembered for deduplication, whatever the window: memory is bounded
+
+
+class Behind:
+    """The entries of a conversation that wait until those that were to be tried again have ended."""
+
+    __slots__ = ("entries", "first")
+
+    def __init__(self) -> None:
+        self.first: set[int] = set()  # the numbers of those they wait for
+        self.entries: deque[Entry] = deque()
 
 
 class MemoryInbox:
@@ -34,6 +46,7 @@ class MemoryInbox:
     place = "memory:"
 
     def __init__(self, held_max: int, bytes_max: int, *, strict: bool, dedup_window_s: float) -> None:
+        self.directory: Directory = MemoryDirectory()
         self._held_max = held_max
         self._bytes_max = bytes_max
         self._strict = strict
@@ -42,7 +55,7 @@ class MemoryInbox:
         self._settled = dict.fromkeys(State, 0)
         self._numbers = itertools.count(1)
         self._retries: list[tuple[float, int, Entry]] = []  # a heap by due time (monotonic)
-        self._behind: dict[Conversation, deque[Entry]] = {}  # behind an entry that is to be tried again
+        self._behind: dict[Conversation, Behind] = {}
         self._timer = gevent.get_hub().loop.timer(0)
 
     def start(self, submit: Submit, room: Room, in_hand: InHand) -> None:
@@ -79,28 +92,39 @@ class MemoryInbox:
         may_run: list[Entry] = []
         for entry in entries:
             behind = self._behind.get(entry.event.conversation) if entry.event.conversation is not None else None
-            (may_run if behind is None else behind).append(entry)
+            (may_run if behind is None else behind.entries).append(entry)
         return may_run
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         self._settled[outcome.state] += 1
+        if outcome.changes:
+            self.directory.save(outcome.changes)
         conversation = entry.event.conversation
         if outcome.state is RETRY:
-            self._try_later(entry, outcome.after_s)
+            self._try_later(entry, outcome)
         elif outcome.state is RELEASED and conversation in self._behind:
-            self._behind[conversation].append(entry)
+            self._behind[conversation].entries.append(entry)
         else:
             self._held -= 1
             self._held_bytes -= entry.size_bytes
-            if entry.attempts and conversation is not None:
-                self._submit(self._behind.pop(conversation, ()))
+            if self._behind and conversation in self._behind:
+                self._let_go(conversation, entry.number)
 
-    def _try_later(self, entry: Entry, after_s: float) -> None:
-        again = msgspec.structs.replace(entry, attempts=entry.attempts + 1)
-        heapq.heappush(self._retries, (time.monotonic() + after_s, again.number, again))
-        if self._strict and entry.event.conversation is not None:
-            self._behind.setdefault(entry.event.conversation, deque())
+    def _try_later(self, entry: Entry, outcome: Outcome) -> None:
+        again = msgspec.structs.replace(entry, attempts=entry.attempts + outcome.counted)
+        heapq.heappush(self._retries, (time.monotonic() + outcome.after_s, again.number, again))
+        conversation = entry.event.conversation
+        if self._strict and conversation is not None:
+            self._behind.setdefault(conversation, Behind()).first.add(entry.number)
         self._set_timer()
+
+    def _let_go(self, conversation: Conversation, number: int) -> None:
+        """An entry has ended: if it was the last one that held its conversation back, the others may run."""
+        behind = self._behind[conversation]
+        behind.first.discard(number)
+        if not behind.first:
+            del self._behind[conversation]
+            self._submit(behind.entries)
 
     def _set_timer(self) -> None:
         self._timer.stop()

@@ -24,11 +24,15 @@ from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from gbot.database import READ_TIMEOUT_S, Connection, Database, DatabaseDown, DatabaseMistake, Deadlock, parse
+from gbot.directory import Change
 from gbot.errors import StartError
-from gbot.inboxes import mysql_schema
+from gbot.inboxes import mysql_records, mysql_schema, mysql_upkeep
+from gbot.inboxes.changes import UserKey
 from gbot.inboxes.mysql_tables import ANY_READY, CHUNK, Tables, binary
 from gbot.inboxes.mysql_turn import Turn
-from gbot.inboxes.store import LifeEnded, Look, Place, Policy, StoreDown, Tidied, Turned, Work
+from gbot.inboxes.mysql_upkeep import DUE, OLD_DONE, OLD_STATE, PURGE_CHUNK, RUNNING_OF
+from gbot.inboxes.store import LifeEnded, Look, Policy, StoreDown, Tidied, Turned, Work
+from gbot.user import User
 
 T = TypeVar("T")
 
@@ -37,7 +41,6 @@ WATCH_S: Final = 2.5  # a step of the database's clock makes all look silent: ot
 TRIES: Final = 5  # of a transaction that deadlocks
 PAUSE_S: Final = 0.005  # times 2, 4, 8 … after a deadlock
 LOCK_WAIT_S: Final = 2
-PURGE_CHUNK: Final = 1000
 
 SETUP: Final = (
     f"SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00',"
@@ -47,8 +50,6 @@ SETUP: Final = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
 )
 GONE: Final = f"life > 0 AND life <> %s AND beat < NOW(6) - INTERVAL {GONE_AFTER_S} SECOND"
-DUE: Final = f"state = {Place.WAITING} AND claim IS NULL AND due_ms <= %s"
-OLD_DONE: Final = f"state = {Place.DONE} AND ended_ms < %s"
 # One statement that beats and looks: what it finds comes back as the number that it gave to LAST_INSERT_ID(): held,
 # times four, plus 2 for something to tidy and 1 for something ready. The subqueries lock nothing.
 LOOK: Final = (
@@ -57,22 +58,12 @@ LOOK: Final = (
     f" FROM (SELECT SUM(held) AS held, MAX({GONE}) AS gone FROM gbot_workers) AS w)"
     f" | IF(EXISTS (SELECT 1 FROM gbot_entries FORCE INDEX (by_state) WHERE {DUE})"
     " OR COALESCE((SELECT seen_ms FROM gbot_seen ORDER BY number LIMIT 1) < %s, FALSE)"
-    f" OR EXISTS (SELECT 1 FROM gbot_ended FORCE INDEX (by_state) WHERE {OLD_DONE}), 2, 0)"
+    f" OR EXISTS (SELECT 1 FROM gbot_ended FORCE INDEX (by_state) WHERE {OLD_DONE})"
+    f" OR EXISTS (SELECT 1 FROM gbot_states FORCE INDEX (by_time) WHERE {OLD_STATE}), 2, 0)"
     f" | {ANY_READY}) WHERE life = %s"
-)
-WAKE: Final = (
-    f"SELECT number, conversation FROM gbot_entries FORCE INDEX (by_state) WHERE {DUE} ORDER BY due_ms LIMIT {CHUNK}"
-)
-RUNNING_OF: Final = (
-    f"SELECT number, conversation FROM gbot_entries FORCE INDEX (by_state)"
-    f" WHERE state = {Place.RUNNING} AND claim = %s AND due_ms IS NULL ORDER BY number"
 )
 WORKER: Final = "SELECT life FROM gbot_workers WHERE life = %s FOR UPDATE"
 GONE_WORKER: Final = f"SELECT life FROM gbot_workers WHERE life = %s AND {GONE} FOR UPDATE SKIP LOCKED"
-PURGE_SEEN: Final = f"SELECT number, seen_ms FROM gbot_seen ORDER BY number LIMIT {PURGE_CHUNK}"
-PURGE_DONE: Final = (
-    f"SELECT number FROM gbot_ended FORCE INDEX (by_state) WHERE {OLD_DONE} ORDER BY ended_ms LIMIT {PURGE_CHUNK}"
-)
 
 
 class MySqlStore:
@@ -142,7 +133,7 @@ class MySqlStore:
         return life
 
     def leave(self, life: int) -> None:
-        while self._transact(lambda tables: self._end_part(tables, WORKER, (life,), rescued=False)) == CHUNK:
+        while self._transact(lambda tables: mysql_upkeep.end_part(tables, WORKER, (life,), rescued=False)) == CHUNK:
             pass
 
     # The beat.
@@ -166,7 +157,7 @@ class MySqlStore:
         policy = self._policy
         args = (
             *(self._may_rescue(), life),
-            *(now_ms, now_ms - policy.dedup_window_ms, now_ms - policy.keep_done_ms),
+            *(now_ms, now_ms - policy.dedup_window_ms, now_ms - policy.keep_done_ms, now_ms),
             life,
         )
         done = self._again(lambda connection: connection.execute(LOOK, args))
@@ -194,24 +185,22 @@ class MySqlStore:
 
     def tidy(self, life: int, now_ms: int) -> Tidied:
         """Several transactions, each of a bounded part, so that turns of other workers get in between."""
-        woken, due_left = self._transact(lambda tables: self._wake(tables, now_ms))
+        woken, due_left = self._transact(lambda tables: mysql_upkeep.wake(tables, now_ms))
         rescued, ended, left = self._rescue_all(life)
-        seen = self._transact(lambda tables: self._purge_seen(tables, now_ms))
-        done = self._transact(lambda tables: self._purge_done(tables, now_ms))
-        more = due_left or left or PURGE_CHUNK in (seen, done)
+        seen = self._transact(lambda tables: mysql_upkeep.purge_seen(tables, now_ms))
+        done = self._transact(lambda tables: mysql_upkeep.purge_done(tables, now_ms))
+        states = self._transact(lambda tables: mysql_upkeep.purge_states(tables, now_ms))
+        more = due_left or left or PURGE_CHUNK in (seen, done, states)
         return Tidied(woken, rescued, tuple(ended), more)
-
-    def _wake(self, tables: Tables, now_ms: int) -> tuple[int, bool]:
-        """How many entries were woken, and whether there may be more."""
-        rows = tables.rows(WAKE, (now_ms,))
-        return tables.put_back(rows, f"state = {Place.WAITING}"), len(rows) == CHUNK
 
     def _rescue_all(self, life: int) -> tuple[int, list[int], bool]:
         """How many entries were rescued, the lives that ended, and whether there may be more."""
         rescued, ended, left = 0, [], False
         if self._may_rescue():
             for other in self._silent(life):
-                count = self._transact(partial(self._end_part, worker=GONE_WORKER, args=(other, life), rescued=True))
+                count = self._transact(
+                    partial(mysql_upkeep.end_part, worker=GONE_WORKER, args=(other, life), rescued=True)
+                )
                 rescued += count or 0
                 left = left or count == CHUNK
                 if count is not None and count < CHUNK:
@@ -227,42 +216,35 @@ class MySqlStore:
         self._watched = {other: (beat, now) for other, beat in beats.items()} | unchanged
         return [other for other, (_, since) in self._watched.items() if now - since >= min(WATCH_S, self._grace_s)]
 
-    def _end_part(self, tables: Tables, worker: str, args: tuple[int, ...], rescued: bool) -> int | None:
-        """Put back a part of what a worker runs; it ends with the last part, of less than CHUNK entries.
+    # Users and states.
 
-        The worker is the first of ``args``; None when the query ``worker`` does not find it.
-        """
-        if not tables.rows(worker, args):
-            return None
-        rows = tables.rows(f"{RUNNING_OF} LIMIT {CHUNK}", args[:1])
-        if len(rows) < CHUNK:
-            tables.end(args[0])
-        tables.put_back(rows, f"claim = {int(args[0])}", rescued)
-        return len(rows)
+    def states(self, conversations: Sequence[str], now_ms: int) -> dict[str, str]:
+        with self._guarded() as connection:
+            return mysql_records.states(connection, conversations, now_ms)
 
-    def _purge_seen(self, tables: Tables, now_ms: int) -> int:
-        before_ms = now_ms - self._policy.dedup_window_ms
-        rows = tables.rows(PURGE_SEEN)
-        return tables.delete("gbot_seen", [number for number, seen_ms in rows if seen_ms < before_ms])
-
-    def _purge_done(self, tables: Tables, now_ms: int) -> int:
-        rows = tables.rows(PURGE_DONE, (now_ms - self._policy.keep_done_ms,))
-        return tables.delete("gbot_ended", [row[0] for row in rows])
+    def users(self, wanted: Sequence[UserKey]) -> dict[UserKey, User]:
+        with self._guarded() as connection:
+            return mysql_records.users(connection, wanted)
 
     # Work by hand.
 
     def rows(self, sql: str, args: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self._guarded() as connection:
-            return connection.rows(_mysql(sql), args)
+            return connection.rows(words_of(sql), args)
 
     def change(self, sql: str, args: Sequence[Any]) -> int:
         with self._guarded() as connection:
-            return connection.execute(_mysql(sql), args).rows
+            return connection.execute(words_of(sql), args).rows
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._guarded() as connection, _transaction(connection):
             yield
+
+    def save(self, changes: Sequence[Change]) -> None:
+        """Store these; to be called within a transaction."""
+        with self._guarded() as connection:
+            mysql_records.save(self._tables(connection), changes)
 
     def promote(self, conversations: Sequence[str]) -> None:
         keys = {binary(conversation, mysql_schema.KEY_BYTES_MAX) for conversation in conversations}
@@ -326,6 +308,6 @@ def _transaction(connection: Connection) -> Iterator[None]:
 
 
 @lru_cache(maxsize=256)
-def _mysql(sql: str) -> str:
+def words_of(sql: str) -> str:
     """SQL of the desk in MySQL's way: ``{entries}`` is gbot_entries, ``?`` is %s."""
     return re.sub(r"\{(\w+)\}", r"gbot_\1", sql.replace("%", "%%")).replace("?", "%s")

@@ -20,7 +20,7 @@ from gbot.errors import StartError
 from gbot.inboxes.store import ERROR_CHARS_MAX
 
 KEY_BYTES_MAX: Final = 2048  # of a conversation: 255 characters of an id, or more, and what is before it
-ID_BYTES_MAX: Final = 1020  # of an event's id
+ID_BYTES_MAX: Final = 1020  # of an event's id, or a user's
 PLATFORM_BYTES_MAX: Final = 255
 SLOTS: Final = 4096  # rows that stand for conversations while they are worked on
 MARIADB_MIN: Final = (10, 6)
@@ -80,6 +80,27 @@ MIGRATIONS: Final = (
         "INSERT IGNORE INTO gbot_workers (life) VALUES (0)",
         f"CREATE TABLE IF NOT EXISTS gbot_slots (slot INT NOT NULL PRIMARY KEY) {_OPTIONS}",
         f"INSERT IGNORE INTO gbot_slots (slot) VALUES {', '.join(f'({slot})' for slot in range(SLOTS))}",
+    ),
+    (
+        f"""CREATE TABLE IF NOT EXISTS gbot_users (
+            number BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+            platform VARBINARY({PLATFORM_BYTES_MAX}) NOT NULL,
+            user_id VARBINARY({ID_BYTES_MAX}) NOT NULL,
+            gone TINYINT NOT NULL,
+            gone_ms BIGINT NOT NULL,
+            profile LONGTEXT NULL,
+            profile_ms BIGINT NOT NULL,
+            UNIQUE KEY by_id (platform, user_id),
+            KEY by_gone (gone, platform, user_id)
+        ) {_OPTIONS}""",
+        f"""CREATE TABLE IF NOT EXISTS gbot_states (
+            number BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+            conversation VARBINARY({KEY_BYTES_MAX}) NOT NULL,
+            expires_ms BIGINT NOT NULL,
+            document LONGTEXT NOT NULL,
+            UNIQUE KEY by_conversation (conversation),
+            KEY by_time (expires_ms)
+        ) {_OPTIONS}""",
     ),
 )
 """The statements that lead to version 1, 2, …; a migration that was released is never changed."""

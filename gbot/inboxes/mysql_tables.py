@@ -7,7 +7,8 @@ after the other, and, with READ COMMITTED, sees what the other did. Handing out 
 or ready, its conversation is not free.
 
 Locks are taken in one order, so that transactions wait for each other rather than deadlock: the worker's row, slots
-by number, entries. What deadlocks all the same is given up by the server and done again by the caller.
+by number, entries, users and states by their keys. What deadlocks all the same is given up by the server and done
+again by the caller.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 from gbot.database import Connection
 from gbot.event import Event
+from gbot.inboxes.chunks import chunks
 from gbot.inboxes.mysql_schema import KEY_BYTES_MAX, SLOTS
 from gbot.inboxes.store import (
     RESCUED_TOO_OFTEN,
@@ -28,8 +30,6 @@ from gbot.inboxes.store import (
     Policy,
     conversation_key,
 )
-
-T = TypeVar("T")
 
 CHUNK: Final = 500  # rows that one statement names
 
@@ -79,25 +79,14 @@ def conversation_of(event: Event) -> bytes | None:
     return binary(conversation_key(event.platform, event.conversation), KEY_BYTES_MAX)
 
 
-def conversations_of(events: Iterable[Event]) -> set[bytes]:
-    return {conversation for event in events if (conversation := conversation_of(event)) is not None}
+def literal_bytes(text: str) -> int:
+    """How long a text is at most when it is quoted in a statement: every byte may need an escape."""
+    return 2 * (len(text) if text.isascii() else len(text.encode()))
 
 
-def chunks(
-    items: Sequence[T], count_max: int, bytes_max: int = 0, size: Callable[[T], int] = lambda item: 0
-) -> Iterator[list[T]]:
-    """Parts of the items, in order, each of so many and of so many bytes at most, unless one item alone is larger."""
-    part: list[T] = []
-    room = bytes_max
-    for item in items:
-        need = size(item)
-        if part and (len(part) == count_max or need > room):
-            yield part
-            part, room = [], bytes_max
-        part.append(item)
-        room -= need
-    if part:
-        yield part
+def values_of(row: str, rows: Sequence[object]) -> str:
+    """The rows of an INSERT: ``row`` once for each."""
+    return ", ".join([row] * len(rows))
 
 
 class Tables:

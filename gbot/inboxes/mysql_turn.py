@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from gbot.event import Event
 from gbot.inbox import LEAVES, Entry, Outcome, State
+from gbot.inboxes import mysql_records
+from gbot.inboxes.chunks import chunks
 from gbot.inboxes.mysql_schema import ID_BYTES_MAX, PLATFORM_BYTES_MAX
 from gbot.inboxes.mysql_tables import (
     ANY_READY,
@@ -22,9 +24,9 @@ from gbot.inboxes.mysql_tables import (
     READY,
     Tables,
     binary,
-    chunks,
     conversation_of,
-    conversations_of,
+    literal_bytes,
+    values_of,
 )
 from gbot.inboxes.store import (
     CLAIM_BYTES_MAX,
@@ -56,6 +58,8 @@ FENCE: Final = (
     f" found = LAST_INSERT_ID(@@auto_increment_increment * 2 + {ANY_READY}) WHERE life = %s"
 )
 
+Arrival = tuple[Event, bytes | None]  # a new event, and its conversation
+
 
 class Fence(NamedTuple):
     """What passing the fence told."""
@@ -86,17 +90,21 @@ class Turn:
         work, tables = self._work, self._tables
         guess = len(work.events) - sum(outcome.state in LEAVES for _, outcome in work.settlements)
         fence = self._fence(guess)
-        conversations = conversations_of(entry.event for entry, _ in work.settlements) | conversations_of(work.events)
+        arrivals = [(event, conversation_of(event)) for event in work.events]
+        keys = {key for _, key in arrivals} | {conversation_of(entry.event) for entry, _ in work.settlements}
+        conversations = {key for key in keys if key is not None}
         tables.lock(conversations)
+        in_time = mysql_records.in_time(tables, work.settlements)
         settled = self._settle()
-        fresh = self._sift()
+        mysql_records.save(tables, [*in_time, *work.changes])
+        fresh = self._sift(arrivals)
         standings = tables.promote(conversations)
         taken = {key for key, standing in standings.items() if not standing.open_to_new(tables.policy.strict)}
-        places = placed([conversation_of(event) for event in fresh], taken, work.run_max)
+        places = placed([key for _, key in fresh], taken, work.run_max)
         numbers = self._insert(fresh, places, fence.step)
         running = [
             Entry(number, event, self._life, 0, work.now_ms)
-            for number, event, place in zip(numbers, fresh, places, strict=True)
+            for number, (event, _), place in zip(numbers, fresh, places, strict=True)
             if place is RUNS
         ]
         ready_left = fence.any_ready or settled.any_ready or Place.READY in places
@@ -119,12 +127,12 @@ class Turn:
     def _settle(self) -> Settled:
         """Write down how runs ended; their conversations are promoted later."""
         settlements = self._work.settlements
-        groups: dict[tuple[int, State], list[tuple[Entry, Outcome]]] = {}
+        groups: dict[tuple[int, State, bool], list[tuple[Entry, Outcome]]] = {}
         for entry, outcome in settlements:
             kind = State.DONE if outcome.state in LEAVES else outcome.state
-            groups.setdefault((entry.claim, kind), []).append((entry, outcome))
+            groups.setdefault((entry.claim, kind, outcome.counted), []).append((entry, outcome))
         matched = removed = 0
-        for (claim, kind), group in groups.items():
+        for (claim, kind, _), group in groups.items():
             group.sort(key=lambda pair: pair[0].number)
             count = self._settle_group(claim, kind, group)
             matched += count
@@ -156,6 +164,7 @@ class Turn:
         return count
 
     def _fail(self, claim: int, kind: State, part: list[tuple[Entry, Outcome]]) -> int:
+        """Of these all are counted as attempts, or none is."""
         numbers = [entry.number for entry, _ in part]
         case = f"CASE number {'WHEN %s THEN %s ' * len(part)}END"
         errors = [value for entry, outcome in part for value in (entry.number, kept_error(outcome.error))]
@@ -171,9 +180,9 @@ class Turn:
             for value in (entry.number, self._work.now_ms + round(outcome.after_s * 1000))
         ]
         return self._run(
-            f"UPDATE gbot_entries SET state = {Place.WAITING}, claim = NULL, attempts = attempts + 1,"
+            f"UPDATE gbot_entries SET state = {Place.WAITING}, claim = NULL, attempts = attempts + %s,"
             f" error = {case}, due_ms = {case} WHERE number IN %s AND claim = %s",
-            (*errors, *dues, numbers, claim),
+            (int(part[0][1].counted), *errors, *dues, numbers, claim),
         ).rows
 
     def _end(self, numbers: list[int], claim: int, place: Place) -> int:
@@ -190,13 +199,12 @@ class Turn:
 
     # New events.
 
-    def _sift(self) -> list[Event]:
+    def _sift(self, arrivals: list[Arrival]) -> list[Arrival]:
         """The events that were not seen within the window, in their order; from now on they were."""
-        events = self._work.events
-        keys = [_id_key(event) for event in events]
+        keys = [_id_key(event) for event, _ in arrivals]
         wanted = sorted({key for key in keys if key is not None})
         if not wanted:
-            return list(events)
+            return arrivals
         turn = secrets.randbits(63)
         fresh: set[tuple[bytes, bytes] | None] = set()
         for part in chunks(
@@ -204,9 +212,9 @@ class Turn:
         ):
             fresh |= self._remember(part, turn)
         kept = []
-        for event, key in zip(events, keys, strict=True):
+        for arrival, key in zip(arrivals, keys, strict=True):
             if key is None or key in fresh:
-                kept.append(event)
+                kept.append(arrival)
                 fresh.discard(key)  # the first of the batch wins
         return kept
 
@@ -236,14 +244,14 @@ class Turn:
         return ours | set(again)
 
     def _insert_seen(self, verb: str, keys: list[tuple[bytes, bytes]], turn: int) -> int:
-        sql = f"{verb} INTO gbot_seen (platform, event_id, seen_ms, turn) VALUES {_values('(%s, %s, %s, %s)', keys)}"
+        sql = f"{verb} INTO gbot_seen (platform, event_id, seen_ms, turn) VALUES {values_of('(%s, %s, %s, %s)', keys)}"
         return self._run(sql, [value for key in keys for value in (*key, self._work.now_ms, turn)]).rows
 
-    def _insert(self, events: Sequence[Event], places: Sequence[Place], step: int) -> list[int]:
+    def _insert(self, arrivals: Sequence[Arrival], places: Sequence[Place], step: int) -> list[int]:
         """Store new entries; their numbers. ``step`` is between the numbers of one statement."""
         values = [
-            (int(place), self._life if place is RUNS else None, conversation_of(event), encode_event(event))
-            for event, place in zip(events, places, strict=True)
+            (int(place), self._life if place is RUNS else None, key, encode_event(event))
+            for (event, key), place in zip(arrivals, places, strict=True)
         ]
         numbers: list[int] = []
         for part in chunks(
@@ -254,7 +262,7 @@ class Turn:
         ):
             first = self._run(
                 "INSERT INTO gbot_entries (state, claim, conversation, received_ms, event)"
-                f" VALUES {_values('(%s, %s, %s, %s, %s)', part)}",
+                f" VALUES {values_of('(%s, %s, %s, %s, %s)', part)}",
                 [value for state, claim, key, text in part for value in (state, claim, key, self._work.now_ms, text)],
             ).last_id
             numbers.extend(range(first, first + step * len(part), step))
@@ -293,16 +301,7 @@ class Turn:
             self._tables.promote({conversation})
 
 
-def literal_bytes(text: str) -> int:
-    """How long a text is at most when it is quoted in a statement: every byte may need an escape."""
-    return 2 * (len(text) if text.isascii() else len(text.encode()))
-
-
 def _id_key(event: Event) -> tuple[bytes, bytes] | None:
     if event.id is None:
         return None
     return binary(event.platform, PLATFORM_BYTES_MAX), binary(event.id, ID_BYTES_MAX)
-
-
-def _values(row: str, rows: Sequence[Any]) -> str:
-    return ", ".join([row] * len(rows))

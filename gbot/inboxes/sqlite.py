@@ -24,10 +24,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from gbot.directory import Change
 from gbot.errors import StartError
-from gbot.inboxes import sqlite_file, sqlite_turn, sqlite_upkeep
+from gbot.inboxes import sqlite_file, sqlite_records, sqlite_turn, sqlite_upkeep
+from gbot.inboxes.changes import UserKey
 from gbot.inboxes.sqlite_lives import Lives
 from gbot.inboxes.store import LifeEnded, Look, Policy, StoreDown, StoreFull, Tidied, Turned, Work
+from gbot.user import User
 
 SQLITE_MIN: Final = (3, 35, 0)  # for MATERIALIZED
 DISK_FREE_MIN_BYTES: Final = 64 * 1024 * 1024  # with less left, no new events
@@ -181,7 +184,9 @@ class SqliteStore:
             raise StoreFull(f"only {self._free_bytes >> 20} MiB are free on the disk of {self._path}")
         with self._writing() as database:
             self._lives.hold(life)
+            in_time = sqlite_records.in_time(database, work.settlements)
             settled = sqlite_turn.settle(database, work.settlements, work.now_ms, self._policy)
+            sqlite_records.save(database, [*in_time, *work.changes])
             stored = sqlite_turn.put(database, life, work, self._policy)
             if work.ready or settled.ready or stored.ready:
                 claimed = sqlite_turn.claim(database, life, work, self._policy)
@@ -222,7 +227,7 @@ class SqliteStore:
             gone = self._lives.gone(sqlite_upkeep.lives(database))
             for other in gone:
                 rescued += sqlite_upkeep.rescue(database, other, strict, now_ms)
-            more = sqlite_upkeep.purge(database, *self._times(now_ms)[1:])
+            more = sqlite_upkeep.purge(database, *self._times(now_ms))
         self._ready = self._ready or woken + rescued > 0
         return Tidied(woken, rescued, tuple(gone), more or woken == sqlite_upkeep.DUE_MAX)
 
@@ -231,6 +236,14 @@ class SqliteStore:
             count = sqlite_upkeep.take_unknown(database, life, known, self._policy.strict)
         self._ready = self._ready or count > 0
         return count
+
+    def states(self, conversations: Sequence[str], now_ms: int) -> dict[str, str]:
+        with self._reaching() as database:
+            return sqlite_records.states(database, conversations, now_ms)
+
+    def users(self, wanted: Sequence[UserKey]) -> dict[UserKey, User]:
+        with self._reaching() as database:
+            return sqlite_records.users(database, wanted)
 
     def leave(self, life: int) -> None:
         with self._writing() as database:
@@ -253,6 +266,11 @@ class SqliteStore:
     def transaction(self) -> Iterator[None]:
         with self._writing():
             yield
+
+    def save(self, changes: Sequence[Change]) -> None:
+        """Store these; to be called within a transaction."""
+        with self._reaching() as database:
+            sqlite_records.save(database, changes)
 
     def promote(self, conversations: Sequence[str]) -> int:
         """Make the first entry behind ready in those conversations that are free; returns how many became so."""
@@ -291,8 +309,7 @@ def _inspect(path: Path) -> None:
     mode = "mode=ro" if sqlite_file.wal_of(path).exists() else "immutable=1"
     try:
         with closing(_connect(path, mode)) as connection:
-            if sqlite_file.check_owner(path, connection):
-                sqlite_file.check_pages(path, connection)
+            sqlite_file.check_pages(path, connection, sqlite_file.check_owner(path, connection))
     except sqlite3.DatabaseError as error:
         if mode == "immutable=1" and sqlite_file.wal_of(path).exists():
             return _inspect(path)  # another process has opened it meanwhile: what was read may have been half written

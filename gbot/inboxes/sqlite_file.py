@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -57,13 +58,32 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE workers (life INTEGER PRIMARY KEY AUTOINCREMENT, held INTEGER NOT NULL DEFAULT 0)",
         "INSERT INTO workers (life) VALUES (0)",
     ),
+    (
+        """CREATE TABLE users (
+            number INTEGER PRIMARY KEY,
+            platform TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            gone INTEGER NOT NULL,
+            gone_ms INTEGER NOT NULL,
+            profile TEXT,
+            profile_ms INTEGER NOT NULL,
+            UNIQUE (platform, user_id)
+        )""",
+        "CREATE INDEX users_gone ON users (platform, user_id) WHERE gone = 1",
+        """CREATE TABLE states (
+            number INTEGER PRIMARY KEY,
+            conversation TEXT NOT NULL UNIQUE,
+            expires_ms INTEGER NOT NULL,
+            document TEXT NOT NULL
+        )""",
+        "CREATE INDEX states_expires ON states (expires_ms)",
+    ),
 )
 
-# Both ends of every table, to find out whether its pages can be read at all.
-PROBES: Final = tuple(
-    f"SELECT * FROM {table} ORDER BY {key} {direction} LIMIT 1"
-    for table, key in (("entries", "number"), ("ended", "number"), ("seen", "number"), ("workers", "life"))
-    for direction in ("ASC", "DESC")
+# The tables that a file has from the first and from the second step on, with their keys.
+TABLES: Final = (
+    (("entries", "number"), ("ended", "number"), ("seen", "number"), ("workers", "life")),
+    (("users", "number"), ("states", "number")),
 )
 
 
@@ -145,9 +165,11 @@ def upgrade(path: Path, db: Database) -> list[str]:
     return [f"Brought the inbox file {path} from schema {version} to {len(MIGRATIONS)}."]
 
 
-def check_pages(path: Path, db: Database) -> None:
-    for probe in PROBES:
-        db.execute(probe).fetchall()
+def check_pages(path: Path, db: Database, version: int) -> None:
+    """Read both ends of every table, to find out whether its pages can be read at all, and a small file whole."""
+    for table, key in chain.from_iterable(TABLES[:version]):
+        for direction in ("ASC", "DESC"):
+            db.execute(f"SELECT * FROM {table} ORDER BY {key} {direction} LIMIT 1").fetchall()
     if path.stat().st_size <= FULL_CHECK_BYTES_MAX:
         [verdict] = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":

@@ -40,7 +40,7 @@ _decode_claimed = msgspec.json.Decoder(list[tuple[int, int, int, Event]]).decode
 
 
 def _conversation(event: Event) -> str | None:
-    return None if event.conversation is None else whole(conversation_key(event.platform, event.conversation))
+    return None if event.conversation is None else conversation_key(event.platform, event.conversation)
 
 
 # Settle.
@@ -55,9 +55,9 @@ KEEP_DEAD: Final = """INSERT OR REPLACE
     SELECT e.number, 4, e.attempts + 1, e.rescues, e.received_ms, ?, json_extract(v.value, '$[1]'), e.event
     FROM json_each(?) AS v CROSS JOIN entries AS e ON e.number = json_extract(v.value, '$[0]') WHERE e.claim = ?"""
 AGAIN: Final = """UPDATE entries
-    SET state = 2, claim = NULL, attempts = attempts + 1, due_ms = v.due_ms, error = v.error
-    FROM (SELECT json_extract(value, '$[0]') AS number, json_extract(value, '$[1]') AS due_ms,
-        json_extract(value, '$[2]') AS error FROM json_each(?)) AS v
+    SET state = 2, claim = NULL, attempts = attempts + v.counted, due_ms = v.due_ms, error = v.error
+    FROM (SELECT json_extract(value, '$[0]') AS number, json_extract(value, '$[1]') AS counted,
+        json_extract(value, '$[2]') AS due_ms, json_extract(value, '$[3]') AS error FROM json_each(?)) AS v
     WHERE entries.number = v.number AND claim = ?"""
 BACK: Final = """UPDATE entries
     SET state = CASE WHEN conversation IS NULL THEN 0 ELSE 3 END, claim = NULL
@@ -70,7 +70,7 @@ class _Runs:
     def __init__(self) -> None:
         self.ended: list[int] = []
         self.dead: list[tuple[int, str]] = []
-        self.retried: list[tuple[int, int, str]] = []
+        self.retried: list[tuple[int, bool, int, str]] = []
         self.released: list[int] = []
 
 
@@ -111,7 +111,8 @@ def _sort(runs: _Runs, number: int, outcome: Outcome, now_ms: int) -> None:
     if state is DEAD:
         runs.dead.append((number, _kept_error(outcome.error)))
     elif state is RETRY:
-        runs.retried.append((number, now_ms + round(outcome.after_s * 1000), _kept_error(outcome.error)))
+        due_ms = now_ms + round(outcome.after_s * 1000)
+        runs.retried.append((number, outcome.counted, due_ms, _kept_error(outcome.error)))
     else:
         runs.released.append(number)
 

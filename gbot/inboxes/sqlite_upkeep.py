@@ -51,8 +51,7 @@ def promote(db: Database, conversations: Collection[str], strict: bool) -> int:
     """Make the first entry behind ready in those of the conversations that are free; returns how many became so."""
     if not conversations:
         return 0
-    keys = json_text([whole(conversation) for conversation in conversations])
-    return db.execute(PROMOTE_STRICT if strict else PROMOTE_RELAXED, (keys,)).rowcount
+    return db.execute(PROMOTE_STRICT if strict else PROMOTE_RELAXED, (json_text(conversations),)).rowcount
 
 
 # Entries come back.
@@ -144,17 +143,21 @@ PURGE_SEEN: Final = """DELETE FROM seen
     WHERE number IN (SELECT number FROM seen ORDER BY number LIMIT ?) AND seen_ms <= ?"""
 PURGE_DONE: Final = """DELETE FROM ended
     WHERE number IN (SELECT number FROM ended WHERE state = 5 AND ended_ms <= ? ORDER BY ended_ms LIMIT ?)"""
+PURGE_STATES: Final = """DELETE FROM states
+    WHERE number IN (SELECT number FROM states WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?)"""
 OLD: Final = """SELECT ifnull((SELECT seen_ms FROM seen ORDER BY number LIMIT 1) <= ?, 0)
-    OR EXISTS (SELECT 1 FROM ended WHERE state = 5 AND ended_ms <= ?)"""
+    OR EXISTS (SELECT 1 FROM ended WHERE state = 5 AND ended_ms <= ?)
+    OR EXISTS (SELECT 1 FROM states WHERE expires_ms <= ?)"""
 
 
-def purge(db: Database, seen_before_ms: int, done_before_ms: int) -> bool:
+def purge(db: Database, now_ms: int, seen_before_ms: int, done_before_ms: int) -> bool:
     """Remove a bounded part of what is old; returns whether there may be more of it."""
-    if not db.execute(OLD, (seen_before_ms, done_before_ms)).fetchone()[0]:
+    if not db.execute(OLD, (seen_before_ms, done_before_ms, now_ms)).fetchone()[0]:
         return False
     seen = db.execute(PURGE_SEEN, (PURGE_MAX, seen_before_ms)).rowcount
     done = db.execute(PURGE_DONE, (done_before_ms, PURGE_MAX)).rowcount
-    return seen == PURGE_MAX or done == PURGE_MAX
+    states = db.execute(PURGE_STATES, (now_ms, PURGE_MAX)).rowcount
+    return PURGE_MAX in (seen, done, states)
 
 
 # What there is to do.
@@ -172,5 +175,6 @@ class Found(NamedTuple):
 
 
 def look(db: Database, now_ms: int, seen_before_ms: int, done_before_ms: int) -> Found:
-    ready, due_or_old, held, living = db.execute(LOOK, (now_ms, seen_before_ms, done_before_ms)).fetchone()
+    times = (now_ms, seen_before_ms, done_before_ms, now_ms)
+    ready, due_or_old, held, living = db.execute(LOOK, times).fetchone()
     return Found(bool(ready), bool(due_or_old), held, decode_numbers(living))

@@ -4,8 +4,9 @@ A store is plain, blocking code: every method is one transaction, called by one 
 clever about timing (group commit, retrying, waking) is in :mod:`gbot.inboxes.durable`; what is clever about the
 database is in the implementation.
 
-Four tables: *entries* (ready, running, waiting, behind), *ended* (dead, and done ones that are kept), *seen* (platform
-and event id, for the deduplication window) and *workers*. The rules that both databases keep, in one transaction each:
+Six tables: *entries* (ready, running, waiting, behind), *ended* (dead, and done ones that are kept), *seen* (platform
+and event id, for the deduplication window), *workers*, and beside the entries *users* and *states*, of which
+:mod:`gbot.directory` tells. The rules that both databases keep, in one transaction each:
 
 - **Free.** A conversation is free when no entry of it is ready or running.
 - **Put.** An event of a conversation that has entries already is stored behind them (with ``relaxed``, those waiting
@@ -17,7 +18,8 @@ and event id, for the deduplication window) and *workers*. The rules that both d
   conversation; otherwise it goes behind, and its conversation is promoted.
 - **Claim.** Ready entries are handed out in the order of their numbers; each carries the number of the worker's life.
   One turn hands out CLAIM_BYTES_MAX of events at most, but one event however large it is.
-- **Settle** changes only entries that still carry the claim under which they were handed out.
+- **Settle** changes only entries that still carry the claim under which they were handed out, and stores the changes
+  of such outcomes alone.
 - **Rescue** makes an entry dead that was running when RESCUES_MAX workers went away: it may be what ended them. So that
   it dies alone, an entry that was rescued SUSPECT_RESCUES times is handed out by a turn of its own.
 
@@ -34,8 +36,10 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from gbot.directory import Change
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome
+from gbot.user import User
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -67,7 +71,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct):
-    """What one turn has to write down, in this order: settlements, then new events; then it claims."""
+    """What one turn has to write down, in this order: settlements, changes, then new events; then it claims."""
 
     now_ms: int
     settlements: Sequence[tuple[Entry, Outcome]]
@@ -75,6 +79,7 @@ class Work(msgspec.Struct):
     run_max: int  # how many of the events may run at once, in their order; the rest is stored as ready or behind
     claim_max: int  # how many ready entries to hand out besides
     ready: bool = True  # False: nothing was ready before this turn, so it need not look for more than it made ready
+    changes: Sequence[Change] = ()  # of users and states, that belong to no outcome
 
 
 class Turned(msgspec.Struct):
@@ -139,6 +144,12 @@ class Store(Protocol):
         After a commit whose answer was lost, nobody knows of them; waits for it if it is still under way. Raises
         StoreDown, LifeEnded.
         """
+
+    def states(self, conversations: Sequence[str], now_ms: int) -> dict[str, str]:
+        """The documents of those that have a state, by conversation_key. Raises StoreDown."""
+
+    def users(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], User]:
+        """Those that are known, by platform and id. Raises StoreDown."""
 
     def leave(self, life: int) -> None:
         """End this life: whatever still carries it goes back. Raises StoreDown."""
@@ -269,10 +280,41 @@ class Counts:
     seen: int  # ids remembered for deduplication
 
 
+class Erased(msgspec.Struct, frozen=True):
+    """What was removed of a user."""
+
+    user: bool  # what is known of it
+    state: bool  # of the conversation with it
+    entries: int
+    running: int  # entries that were left, because a worker runs them
+
+
+class UsersDesk(Protocol):
+    """The part of a store that ``gbot users`` uses. Its methods raise StoreDown."""
+
+    def platforms(self) -> list[str]:
+        """Those of which users are known."""
+
+    def page(self, platform: str, after: str, count_max: int, *, gone: bool) -> list[User]:
+        """Users by id, from the first above ``after``; with ``gone`` only those who have left."""
+
+    def user(self, platform: str, user_id: str) -> User | None: ...
+
+    def state(self, platform: str, user_id: str, now_ms: int) -> str | None:
+        """The state of the conversation with the user, as JSON text."""
+
+    def entries(self, platform: str, user_id: str) -> dict[int, Place]:
+        """Entries of events that the user sent, or of the conversation with it, by number. Reads all entries."""
+
+    def erase(self, platform: str, user_id: str, now_ms: int) -> Erased:
+        """Remove all that is stored of the user, but for what runs. Reads all entries."""
+
+
 class Desk(Protocol):
     """The part of a store that ``gbot inbox`` uses. Its methods raise StoreDown."""
 
     place: str
+    users: UsersDesk
 
     def open(self) -> None:
         """Connect and check. Raises StartError."""

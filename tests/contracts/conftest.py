@@ -1,4 +1,7 @@
-"""Fixtures of the store suites: each test runs on every database, and with both orders of a conversation."""
+"""Fixtures of the contract suites: each test runs on every database, or on every inbox.
+
+Those of a store run with both orders of a conversation.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.contracts.inboxes import Maker
 from tests.contracts.stores import Database, MySqlDatabase, SqliteDatabase, Worker, policy_of
 
 DATABASES = ("sqlite", "mysql")
+INBOXES = ("memory", *DATABASES)
 HireWorker = Callable[..., Worker]
 
 
@@ -21,15 +26,18 @@ def mysql_database(mysql_url: str) -> Iterator[MySqlDatabase]:
     database.drop()
 
 
+def _empty(kind: str, request: pytest.FixtureRequest, directory: Path) -> Database:
+    if kind == "sqlite":
+        return SqliteDatabase(directory / "inbox.sqlite3")
+    database: MySqlDatabase = request.getfixturevalue("mysql_database")
+    database.clear()
+    return database
+
+
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty database."""
-    database: Database
-    if request.param == "mysql":
-        database = request.getfixturevalue("mysql_database")
-        database.clear()
-    else:
-        database = SqliteDatabase(tmp_path / "inbox.sqlite3")
+    database = _empty(request.param, request, tmp_path)
     yield database
     database.close()
 
@@ -52,3 +60,19 @@ def hire(database: Database, strict: bool) -> HireWorker:
 @pytest.fixture
 def worker(hire: HireWorker) -> Worker:
     return hire()
+
+
+@pytest.fixture(params=INBOXES)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Maker]:
+    """Makes inboxes of each kind."""
+    maker = Maker(_empty(request.param, request, tmp_path) if request.param in DATABASES else None)
+    yield maker
+    maker.end()
+
+
+@pytest.fixture(params=DATABASES)
+def make_on_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Maker]:
+    """Makes inboxes of each kind that outlives its worker."""
+    maker = Maker(_empty(request.param, request, tmp_path))
+    yield maker
+    maker.end()

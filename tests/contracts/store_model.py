@@ -51,6 +51,9 @@ class Settling:
     state: State
     error: str
     after_ms: int
+    counted: bool
+    of: str  # whose state is changed with it
+    document: str | None
 
 
 @dataclass
@@ -67,6 +70,7 @@ class Model:
         self.entries: dict[str, Row] = {}
         self.seen: dict[tuple[str, str], int] = {}
         self.lives: dict[int, bool] = {}  # and whether they are gone
+        self.states: dict[str, str] = {}
 
     # What a worker does
 
@@ -90,6 +94,9 @@ class Model:
             row = self.entries.get(settling.text)
             if row is not None and row.place is RUNNING and row.worker == settling.claim:
                 settled.append(row)
+                self.states.pop(settling.of, None)
+                if settling.document is not None:
+                    self.states[settling.of] = settling.document
                 self._end_run(row, settling, now_ms)
         self._promote(settled)
         return len(settlings) - len(settled)
@@ -100,7 +107,7 @@ class Model:
             self._back(row)
         elif settling.state is State.RETRY:
             row.place, row.due_ms = WAITING, now_ms + settling.after_ms
-            row.attempts, row.error = row.attempts + 1, settling.error
+            row.attempts, row.error = row.attempts + settling.counted, settling.error
         elif settling.state is State.DEAD:
             row.place, row.ended_ms = DEAD, now_ms
             row.attempts, row.error = row.attempts + 1, settling.error

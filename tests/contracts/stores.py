@@ -6,6 +6,7 @@ To add a store, add a Database here and its name to DATABASES in conftest.py.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -13,12 +14,14 @@ from urllib.parse import unquote, urlsplit
 
 import pymysql
 
+from gbot.directory import Change
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
 from gbot.inboxes.desk import SqlDesk
 from gbot.inboxes.mysql import MySqlStore
 from gbot.inboxes.sqlite import SqliteStore
-from gbot.inboxes.store import Look, Place, Policy, Record, Tidied, Turned, Work
+from gbot.inboxes.store import Look, Place, Policy, Record, Tidied, Turned, Work, conversation_key
+from gbot.user import User
 
 AnyStore = SqliteStore | MySqlStore
 Settlement = tuple[Entry, Outcome]
@@ -26,6 +29,7 @@ Settlement = tuple[Entry, Outcome]
 WINDOW_MS: Final = 10_500
 KEEP_MS: Final = 7_500
 LONG_AGO_MS: Final = 1_000_000_000_000  # in 2001: whatever is due or old then is so by any clock
+FOR_EVER_MS: Final = 10**15
 RETRY_AT_ONCE: Final = Outcome(State.RETRY, "it failed", 0.0)
 DONE: Final = Outcome(State.DONE)
 DEAD: Final = Outcome(State.DEAD, "it failed for good")
@@ -53,10 +57,11 @@ def texts_of(entries: Sequence[Entry | Record]) -> list[str]:
     return [entry.event.text or "" for entry in entries]
 
 
-class Database:
-    """One database and the stores that were opened on it, as several workers open them."""
+class Database(ABC):
+    """One database and the stores that were opened on it, as several workers open them. ``url`` is its address."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
+        self.url = url
         self._stores: list[AnyStore] = []
 
     def store(self, policy: Policy) -> AnyStore:
@@ -66,12 +71,13 @@ class Database:
         store.open()
         return store
 
+    @abstractmethod
     def unopened(self, policy: Policy) -> AnyStore:
-        raise NotImplementedError
+        """The same, not open; whoever makes it closes it."""
 
+    @abstractmethod
     def vanish(self, store: AnyStore, life: int) -> None:
         """The worker with this life is gone without a word, and as long as it takes to be thought gone."""
-        raise NotImplementedError
 
     def close(self) -> None:
         for store in self._stores:
@@ -81,7 +87,7 @@ class Database:
 
 class SqliteDatabase(Database):
     def __init__(self, path: Path) -> None:
-        super().__init__()
+        super().__init__(f"sqlite://{path}")
         self._path = path
 
     def unopened(self, policy: Policy) -> SqliteStore:
@@ -95,10 +101,9 @@ class MySqlDatabase(Database):
     """A schema of its own on the server of ``url``; emptied, not made anew, between tests."""
 
     def __init__(self, url: str, name: str) -> None:
-        super().__init__()
         parts = urlsplit(url)
+        super().__init__(parts._replace(path=f"/{name}").geturl())
         self._name = name
-        self._url = parts._replace(path=f"/{name}").geturl()
         self._connection = pymysql.connect(
             host=parts.hostname or "127.0.0.1",
             port=parts.port or 3306,
@@ -117,7 +122,7 @@ class MySqlDatabase(Database):
                 cursor.execute(statement)
 
     def unopened(self, policy: Policy) -> MySqlStore:
-        return MySqlStore(self._url, policy, grace_s=0.0)
+        return MySqlStore(self.url, policy, grace_s=0.0)
 
     def vanish(self, store: AnyStore, life: int) -> None:
         store.close()
@@ -125,7 +130,7 @@ class MySqlDatabase(Database):
 
     def clear(self) -> None:
         self._run(
-            *(f"DELETE FROM gbot_{table}" for table in ("entries", "ended", "seen")),
+            *(f"DELETE FROM gbot_{table}" for table in ("entries", "ended", "seen", "users", "states")),
             "DELETE FROM gbot_workers WHERE life <> 0",
             "UPDATE gbot_workers SET held = 0",
         )
@@ -147,9 +152,15 @@ class Worker:
         self.now_ms = LONG_AGO_MS
 
     def turn(
-        self, settlements: Sequence[Settlement] = (), events: Sequence[Event] = (), run_max: int = 0, claim_max: int = 0
+        self,
+        settlements: Sequence[Settlement] = (),
+        events: Sequence[Event] = (),
+        run_max: int = 0,
+        claim_max: int = 0,
+        changes: Sequence[Change] = (),
     ) -> Turned:
-        return self.store.turn(self.life, Work(self.now_ms, settlements, events, run_max, claim_max))
+        work = Work(self.now_ms, settlements, events, run_max, claim_max, changes=changes)
+        return self.store.turn(self.life, work)
 
     def put(self, *events: Event, run_max: int = 0) -> Turned:
         return self.turn(events=events, run_max=run_max)
@@ -165,6 +176,17 @@ class Worker:
 
     def settle(self, outcome: Outcome, *entries: Entry) -> Turned:
         return self.turn([(entry, outcome) for entry in entries])
+
+    def save(self, *changes: Change) -> Turned:
+        return self.turn(changes=changes)
+
+    def state(self, of: str, platform: str = "line") -> str | None:
+        """The state of the conversation with a user."""
+        key = conversation_key(platform, Conversation("user", of))
+        return self.store.states([key], self.now_ms).get(key)
+
+    def user(self, id: str, platform: str = "line") -> User | None:
+        return self.store.users([(platform, id)]).get((platform, id))
 
     def look(self) -> Look:
         return self.store.look(self.life)

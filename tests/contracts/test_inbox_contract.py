@@ -1,16 +1,11 @@
-"""What every inbox promises a worker (gbot/inbox.py), run on each of them.
-
-To add an inbox, add its name to INBOXES and a way to make it to ``Maker``.
-"""
+"""What every inbox promises a worker (gbot/inbox.py), run on each of them."""
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
@@ -20,130 +15,13 @@ from gbot import Bot, Context, Conversation, Event
 from gbot.dispatcher import Dispatcher
 from gbot.errors import DeliveryTooLarge, Drop, InboxFull, Retry
 from gbot.execution import Execution
-from gbot.inbox import Entry, Inbox, Outcome, State
-from gbot.inboxes.calls import Call, InOneThread, directly
-from gbot.inboxes.durable import DurableInbox
-from gbot.inboxes.memory import MemoryInbox
-from tests.contracts.stores import AnyStore, Database, MySqlDatabase, SqliteDatabase, policy_of
-from tests.rig import Outbox, event, text_event, wait_until
+from gbot.inbox import Outcome, State
+from tests.contracts.inboxes import Maker
+from tests.rig import Outbox, event, services, text_event, wait_until
 
-INBOXES = ("memory", "sqlite", "mysql")
-ON_DISK = ("sqlite", "mysql")
 DONE = Outcome(State.DONE)
 RELEASED = Outcome(State.RELEASED)
 RETRY_AT_ONCE = Outcome(State.RETRY, "it failed", 0.0)
-
-
-class Bench:
-    """An inbox, and somebody who takes what it hands out, up to ``pool`` entries at a time."""
-
-    def __init__(self, inbox: Inbox, pool: int) -> None:
-        self.inbox = inbox
-        self.pool = pool
-        self.out: list[Entry] = []  # all that was ever handed out
-        self.in_hand: list[Entry] = []
-        inbox.start(self._submit, lambda: max(0, self.pool - len(self.in_hand)), lambda: self.in_hand)
-
-    def _submit(self, entries: Iterable[Entry]) -> None:
-        taken = list(entries)
-        self.out.extend(taken)
-        self.in_hand.extend(taken)
-
-    def put(self, *events: Event, body_bytes: int = 1) -> None:
-        self.inbox.put(events, body_bytes)
-
-    def take(self, *events: Event) -> list[Entry]:
-        """Put these and wait until as many entries were handed out."""
-        before = len(self.out)
-        self.put(*events)
-        wait_until(lambda: len(self.out) >= before + len(events))
-        return self.out[before:]
-
-    def settle(self, outcome: Outcome, *entries: Entry) -> None:
-        for entry in entries:
-            self.in_hand.remove(entry)
-            self.inbox.settle(entry, outcome)
-
-    def texts(self) -> list[str]:
-        return [entry.event.text or "" for entry in self.out]
-
-    def stop(self) -> int:
-        return self.inbox.stop(time.monotonic() + 5)
-
-    def held(self) -> int:
-        return self.inbox.statistics().held
-
-
-class Maker:
-    """Makes inboxes of one kind; those on disk share a database, one after the other or at the same time."""
-
-    def __init__(self, database: Database | None) -> None:
-        self._database = database
-        self._benches: list[Bench] = []
-        self._stores: list[tuple[Call, AnyStore]] = []
-
-    def __call__(
-        self,
-        pool: int = 1000,
-        held_max: int = 10_000,
-        bytes_max: int = 10_000_000,
-        strict: bool = True,
-        dedup_window_s: float = 3600.0,
-    ) -> Bench:
-        self._benches.append(Bench(self.inbox(held_max, bytes_max, strict, dedup_window_s), pool))
-        return self._benches[-1]
-
-    def inbox(
-        self,
-        held_max: int = 10_000,
-        bytes_max: int = 10_000_000,
-        strict: bool = True,
-        dedup_window_s: float = 3600.0,
-    ) -> Inbox:
-        """One that is not started, and that the caller stops."""
-        if self._database is None:
-            return MemoryInbox(held_max, bytes_max, strict=strict, dedup_window_s=dedup_window_s)
-        store = self._database.unopened(policy_of(strict, dedup_window_ms=round(dedup_window_s * 1000)))
-        call: Call = InOneThread() if store.blocks else directly
-        self._stores.append((call, store))
-        return DurableInbox(store, call, held_max, bytes_max)
-
-    def end(self) -> None:
-        for bench in self._benches:
-            bench.stop()
-        for call, store in self._stores:
-            call(store.close)
-
-
-@pytest.fixture(scope="session")
-def own_mysql_database(mysql_url: str) -> Iterator[MySqlDatabase]:
-    database = MySqlDatabase(mysql_url, f"gbot_inbox_{os.getpid()}")
-    yield database
-    database.drop()
-
-
-def _database(kind: str, request: pytest.FixtureRequest, directory: Path) -> Database | None:
-    if kind == "mysql":
-        database: MySqlDatabase = request.getfixturevalue("own_mysql_database")
-        database.clear()
-        return database
-    return SqliteDatabase(directory / "inbox.sqlite3") if kind == "sqlite" else None
-
-
-@pytest.fixture(params=INBOXES)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Maker]:
-    """Makes inboxes of each kind."""
-    maker = Maker(_database(request.param, request, tmp_path))
-    yield maker
-    maker.end()
-
-
-@pytest.fixture(params=ON_DISK)
-def make_on_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Maker]:
-    """Makes inboxes of each kind that outlives its worker."""
-    maker = Maker(_database(request.param, request, tmp_path))
-    yield maker
-    maker.end()
 
 
 def texts(count: int, start: int = 0) -> list[Event]:
@@ -456,7 +334,7 @@ def test_with_the_real_dispatcher_every_event_ends_once_and_in_its_order(make: M
     behaviours = ["", "", "wait", "wait", "drop", "retry", "fail"]
     watch = Watch([(chance.choice([None, *"abcde"]), chance.choices(behaviours, k=ATTEMPTS_MAX)) for _ in range(60)])
     inbox = make.inbox(strict=strict)
-    execution = Execution(watch.bot, inbox, {"plain": Outbox()}, 0, ATTEMPTS_MAX, delay=lambda failures: 0.01)
+    execution = Execution(watch.bot, inbox, {"plain": services(Outbox())}, 0, ATTEMPTS_MAX, delay=lambda failures: 0.01)
     dispatcher = Dispatcher(execution, 5, strict)
     inbox.start(dispatcher.submit, dispatcher.room, dispatcher.in_hand)
     for start in range(0, 60, 6):

@@ -20,11 +20,21 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gbot.event import Event
+from gbot.directory import StateChange
+from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
 from gbot.inboxes.store import LifeEnded, Place, Record, Work
 from tests.contracts.store_model import Model, Row, Settling, broken_rules
-from tests.contracts.stores import KEEP_MS, Database, MySqlDatabase, SqliteDatabase, Worker, event_of, policy_of
+from tests.contracts.stores import (
+    FOR_EVER_MS,
+    KEEP_MS,
+    Database,
+    MySqlDatabase,
+    SqliteDatabase,
+    Worker,
+    event_of,
+    policy_of,
+)
 
 BY_HAND = [Place.DEAD, Place.WAITING, Place.READY, Place.BEHIND, Place.DONE]
 
@@ -96,7 +106,14 @@ class StoreMachine(RuleBasedStateMachine):
             self._now_ms,
             [
                 Settling(
-                    entry.event.text or "", entry.claim, outcome.state, outcome.error, round(outcome.after_s * 1000)
+                    entry.event.text or "",
+                    entry.claim,
+                    outcome.state,
+                    outcome.error,
+                    round(outcome.after_s * 1000),
+                    outcome.counted,
+                    _whose(entry.event),
+                    _document(outcome),
                 )
                 for entry, outcome in settling
             ],
@@ -125,7 +142,10 @@ class StoreMachine(RuleBasedStateMachine):
                 self._handed_out.remove(entry)
                 failed = state in (State.RETRY, State.DEAD)
                 error = f"attempt {entry.attempts} of {entry.event.text} failed" if failed else ""
-                settling.append((entry, Outcome(state, error, after_ms / 1000 if state is State.RETRY else 0.0)))
+                after_s = after_ms / 1000 if state is State.RETRY else 0.0
+                document = None if state is State.DROPPED else f'"{entry.event.text}, attempt {entry.attempts}"'
+                change = StateChange("line", Conversation("user", _whose(entry.event)), document, FOR_EVER_MS)
+                settling.append((entry, Outcome(state, error, after_s, pick % 3 > 0, (change,))))
         return settling
 
     def _event(self, of: str | None, id: str | None) -> Event:
@@ -231,6 +251,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert not broken_rules(rows, self._strict)
 
     @invariant()
+    def the_states_are_those_of_the_model(self) -> None:
+        for worker in self._workers:
+            states = {of: worker.state(of) for of in ("nobody", "u1", "u2", "u3")}
+            assert {of: state for of, state in states.items() if state is not None} == self._model.states
+
+    @invariant()
     def a_look_tells_what_there_is(self) -> None:
         model = self._model
         tidy = bool(model.at(Place.WAITING, Place.DONE) or model.seen or any(model.lives.values()))
@@ -242,6 +268,16 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self._database.close()
+
+
+def _whose(event: Event) -> str:
+    return event.conversation.id if event.conversation else "nobody"
+
+
+def _document(outcome: Outcome) -> str | None:
+    [change] = outcome.changes
+    assert isinstance(change, StateChange)
+    return change.document
 
 
 def _seen(row: Row | Record) -> tuple[object, ...]:
