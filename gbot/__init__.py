@@ -1,34 +1,25 @@
-"""gbot: a chat-bot webhook server. This is its face: all that a bot's author imports."""
+"""gbot: a chat-bot webhook server. This is its face: what bots import. All errors are in :mod:`gbot.errors`."""
 
-from gbot.bot import Bot, Context
+from gbot.bot import Bot
+from gbot.context import Context
 from gbot.errors import (
     ApiError,
-    ApiLimited,
-    ApiRejected,
-    ApiUnavailable,
-    ApiUnreachable,
-    BotError,
     Drop,
     GbotError,
     MessageRefused,
+    RecipientGone,
     ReplyRefused,
-    ReplyTokenExpired,
-    ResultUnknown,
     Retry,
     SendError,
 )
 from gbot.event import Conversation, Event, Message
+from gbot.user import Profile, User
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ApiError",
-    "ApiLimited",
-    "ApiRejected",
-    "ApiUnavailable",
-    "ApiUnreachable",
     "Bot",
-    "BotError",
     "Context",
     "Conversation",
     "Drop",
@@ -36,9 +27,10 @@ __all__ = [
     "GbotError",
     "Message",
     "MessageRefused",
+    "Profile",
+    "RecipientGone",
     "ReplyRefused",
-    "ReplyTokenExpired",
-    "ResultUnknown",
     "Retry",
     "SendError",
+    "User",
 ]

@@ -1,4 +1,4 @@
-"""The author's API: a Bot collects handlers, a Context is what each of them gets.
+"""The author's API: a Bot collects handlers; a Context, from :mod:`gbot.context`, is what each of them gets.
 
 ::
 
@@ -19,113 +19,25 @@ the event.
 from __future__ import annotations
 
 import inspect
-import logging
 import re
-import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from gbot.errors import ApiUnavailable, BotError, ReplyRefused, ReplyTokenExpired, ResultUnknown, SendError
+from gbot.broadcast import Broadcast, Broadcaster
+from gbot.context import Context
+from gbot.errors import BotError
 from gbot.event import Event, Message
 
 Handler = Callable[..., object]
 CallNext = Callable[[], object]
-Middleware = Callable[["Context", CallNext], object]
-ErrorHandler = Callable[["Context", BaseException], object]
+Middleware = Callable[[Context, CallNext], object]
+ErrorHandler = Callable[[Context, BaseException], object]
 Groups = Mapping[str, str | None]
 
 H = TypeVar("H", bound=Handler)
 
 NO_GROUPS: Groups = {}
-
-
-class Sender(Protocol):
-    """The way out to one platform; outbound/ has the implementations."""
-
-    def reply(self, event: Event, messages: Sequence[Message]) -> None:
-        """Answer this event. Raises SendError."""
-
-    def push(self, to: str, messages: Sequence[Message], retry_key: str) -> None:
-        """Send to a user, group or room. Raises SendError."""
-
-    @property
-    def reply_within_s(self) -> float | None:
-        """How long after its arrival an event can be replied to; None: for ever."""
-
-
-class Context:
-    """One event on its way through a handler, and the ways to answer it."""
-
-    __slots__ = ("_log", "_received_ms", "_replied", "_sender", "args", "attempt", "event")
-
-    def __init__(self, event: Event, sender: Sender, attempt: int = 1, received_ms: int | None = None) -> None:
-        self.event = event
-        self.attempt = attempt  # 1 in the first run, 2 in the next …
-        self._received_ms = received_ms
-        self.args = ""  # what follows the command, for handlers of @bot.command
-        self._sender = sender
-        self._replied = False
-        self._log: logging.LoggerAdapter[logging.Logger] | None = None
-
-    @property
-    def text(self) -> str:
-        """The event's text, or ``""`` when it has none."""
-        return self.event.text or ""
-
-    @property
-    def age_s(self) -> float:
-        """Seconds since gbot accepted the event: short in its first run, longer after a retry or a restart."""
-        return 0.0 if self._received_ms is None else max(0.0, time.time() - self._received_ms / 1000)
-
-    @property
-    def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose lines carry the platform and the event's id."""
-        if self._log is None:
-            context = {"platform": self.event.platform, "event_id": self.event.id}
-            self._log = logging.LoggerAdapter(logging.getLogger("gbot.app"), context)
-        return self._log
-
-    def reply(self, *messages: object) -> None:
-        """Answer the event with texts, dicts or an SDK's message models; once per event.
-
-        Raises MessageRefused (wrong shape), ReplyTokenExpired (the event is older than the platform lets anybody reply
-        to; ``push`` still works), ReplyRefused (standby, no reply token, already replied), ApiError. After
-        ResultUnknown or ApiUnavailable the reply may have arrived, so it counts as made.
-        """
-        if self._replied:
-            raise ReplyRefused("this event has been replied to, and its reply token works once; use ctx.push")
-        sending = Message.all_of(messages)
-        self._check_age()
-        self._replied = True  # before the wait: another greenlet of the handler may try as well
-        try:
-            self._sender.reply(self.event, sending)
-        except (ResultUnknown, ApiUnavailable):
-            raise
-        except SendError:
-            self._replied = False
-            raise
-
-    def _check_age(self) -> None:
-        """A reply token is not worth a request when it is certain to be refused. Raises ReplyTokenExpired."""
-        limit_s = self._sender.reply_within_s
-        if limit_s is not None and self.age_s > limit_s:
-            raise ReplyTokenExpired(
-                f"this event arrived {self.age_s:.0f} s ago and could be replied to for {limit_s:g} s; use ctx.push"
-            )
-
-    def push(self, *messages: object, to: str | None = None) -> None:
-        """Send to where the event came from, or to ``to`` (a user, group or room id of the same platform).
-
-        Raises MessageRefused (wrong shape), ReplyRefused (nowhere to send to), ApiError. Calling it again
-        after ResultUnknown may send twice: each call is a message of its own.
-        """
-        conversation = self.event.conversation
-        address = to if to is not None else conversation.id if conversation else None
-        if address is None:
-            raise ReplyRefused("this event does not say where it came from; give ctx.push a to=")
-        self._sender.push(address, Message.all_of(messages), str(uuid.uuid4()))
 
 
 Match = Callable[[Event], "Groups | None"]
@@ -150,6 +62,7 @@ class Bot:
         self._default: Route | None = None
         self._middleware: list[Middleware] = []
         self._error_handler: ErrorHandler | None = None
+        self._broadcaster: Broadcaster | None = None  # while the bot is served
 
     # Registration.
 
@@ -200,9 +113,12 @@ class Bot:
         return handler
 
     def error(self, handler: ErrorHandler) -> ErrorHandler:
-        """Called with (ctx, error) when an event is given up: its last attempt failed, and the error has been logged.
+        """Called with (ctx, error) when an event is given up, and the error has been logged.
 
-        Not called for events that are dropped, nor when the last attempt ran out of time or was killed.
+        That is when its last attempt has failed, or one with an error that is final: no later attempt would help. What
+        the handler had replied and not flushed is not sent; what is replied here is, unless the platform takes one
+        reply per event and has had it. Not called for events that are dropped, nor when the last attempt ran out of
+        time or was killed.
         """
         if self._error_handler is not None:
             raise BotError(f"@bot.error is {_name(self._error_handler)} already; there can be one")
@@ -234,7 +150,38 @@ class Bot:
 
         return add
 
+    # Sending without an event.
+
+    def broadcast(
+        self, users: Iterable[str], *messages: object, platform: str | None = None, id: str | None = None
+    ) -> Broadcast:
+        """Send the same to many users, in as few requests as the platform takes; returns once all of it is stored.
+
+        It is sent as the platform's limits allow, also by the next worker when this one ends, and left out for those
+        who have left or blocked the bot. Give it an ``id`` where it may be called twice for the same thing, as in a
+        handler that runs again: the same id, with the same users in the same order, is the same broadcast.
+        ``platform`` is needed when several are served. Raises MessageRefused, BotError (the bot is not served),
+        DeliveryError (it could not be stored).
+        """
+        return self._served("broadcast").broadcast(users, Message.all_of(messages), platform, id)
+
+    def announce(self, *messages: object, platform: str | None = None, id: str | None = None) -> str:
+        """Send to everybody who follows the bot, where the platform has that; returns its id once it is stored.
+
+        For ``platform``, ``id`` and what it raises see ``broadcast``.
+        """
+        return self._served("announce").announce(Message.all_of(messages), platform, id)
+
+    def _served(self, method: str) -> Broadcaster:
+        if self._broadcaster is None:
+            raise BotError(f"bot.{method} works while the bot is served, not when its module is imported")
+        return self._broadcaster
+
     # What the server asks.
+
+    def attach(self, broadcaster: Broadcaster) -> None:
+        """From now on the bot is served."""
+        self._broadcaster = broadcaster
 
     def routes(self) -> list[Route]:
         """All handlers in the order in which they are tried."""

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from gbot import kinds
 from gbot.errors import ConfigError
 from gbot.kinds import Kind
+from gbot.limiter import Limit
 
 ENV_PREFIX = "GBOT_"
 INBOX_MAX_MEMORY = 100_000
@@ -47,7 +48,9 @@ class Config:
     port: int = _setting(kinds.integer(0, 65535), 4000, "TCP port to listen on; 0 takes a free one.")
     pool: int = _setting(kinds.integer(1, 1_000_000), 5000, "How many handlers may run at once, a greenlet each.")
     platforms: tuple[str, ...] = _setting(
-        kinds.words("line", "plain"), (), "Platforms to serve; by default those with a secret, or plain if none has."
+        kinds.words("line", "messenger", "plain"),
+        (),
+        "Platforms to serve; by default those with a secret, or plain if none has.",
     )
     inbox: str = _setting(
         kinds.INBOX,
@@ -90,6 +93,20 @@ class Config:
     keep_done: float = _setting(
         kinds.seconds(1, 366 * 86_400, "not at all"), 0.0, "How long events are kept when they are done; 0: not at all."
     )
+    state_ttl: float = _setting(
+        kinds.seconds(60, 3660 * 86_400), 30 * 86_400.0, "How long ctx.state is kept after its last change."
+    )
+    lanes: tuple[tuple[str, Limit], ...] | None = _setting(
+        kinds.LANES,
+        None,
+        "Limits of requests to the platforms' APIs instead of their own, such as "
+        "'line.push: 500/s; line.reply: 2000/s, 200 at once' or 'line.all: 1 at once, 100ms apart'.",
+    )
+    merge_window: float = _setting(
+        kinds.seconds(0.001, 5, "not at all"),
+        0.02,
+        "How long a push waits for others with the same message, to leave with them in one request; 0: not at all.",
+    )
     body_bytes_max: int = _setting(
         kinds.integer(1024, 100 * 1024 * 1024, "BYTES"), 1024 * 1024, "The largest delivery taken, in bytes."
     )
@@ -122,6 +139,26 @@ class Config:
     line_api_base: str = _setting(
         kinds.API_BASE, "https://api.line.me", "Where the LINE API is, for tests against another one.", flag=False
     )
+    line_content_base: str = _setting(
+        kinds.API_BASE, "https://api-data.line.me", "Where LINE has images and files, for tests.", flag=False
+    )
+    messenger_app_secret: tuple[str, ...] = _setting(
+        kinds.secrets(2), (), "Messenger app secret; two separated by a comma while rotating.", flag=False, secret=True
+    )
+    messenger_verify_token: tuple[str, ...] = _setting(
+        kinds.secrets(1), (), "The verify token that Messenger's webhook is set up with.", flag=False, secret=True
+    )
+    messenger_page_token: tuple[str, ...] = _setting(
+        kinds.secrets(1), (), "Messenger page access token, needed to reply and push.", flag=False, secret=True
+    )
+    messenger_api_base: str = _setting(
+        kinds.API_BASE, "https://graph.facebook.com/v23.0", "Where the Graph API is, with its version.", flag=False
+    )
+
+    def lanes_of(self, platform: str) -> dict[str, Limit]:
+        """The limits in ``lanes`` that are for this platform, by endpoint."""
+        prefix = f"{platform}."
+        return {name.removeprefix(prefix): limit for name, limit in self.lanes or () if name.startswith(prefix)}
 
     @property
     def entries_max(self) -> int:
@@ -236,10 +273,11 @@ def _check_together(config: Config) -> None:
     if (config.tls_cert is None) != (config.tls_key is None):
         present, missing = ("tls-cert", "tls-key") if config.tls_cert else ("tls-key", "tls-cert")
         raise ConfigError(missing, f"a path, because {present} is set", "nothing", "no source")
-    if "line" in config.platforms and not config.line_channel_secret:
-        raise ConfigError(
-            SETTINGS["line_channel_secret"].variable, "a secret, because line is to be served", "nothing", "no source"
-        )
+    secrets = {"line": "line_channel_secret", "messenger": "messenger_app_secret"}
+    for platform, name in secrets.items():
+        if platform in config.platforms and not getattr(config, name):
+            expected = f"a secret, because {platform} is to be served"
+            raise ConfigError(SETTINGS[name].variable, expected, "nothing", "no source")
 
 
 def _odd_combinations(config: Config) -> list[str]:
@@ -247,6 +285,8 @@ def _odd_combinations(config: Config) -> list[str]:
     odd = []
     if config.line_channel_access_token and not config.line_channel_secret:
         odd.append("A LINE access token is set, but no LINE channel secret: LINE is not served")
+    if (config.messenger_page_token or config.messenger_verify_token) and not config.messenger_app_secret:
+        odd.append("A Messenger token is set, but no Messenger app secret: Messenger is not served")
     if config.inbox == "memory:" and (config.keep_done or config.ack == "received"):
         odd.append("keep-done and ack mean nothing with the memory: inbox: it stores nothing")
     if config.entries_max < config.pool:

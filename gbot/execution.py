@@ -7,7 +7,12 @@ no further: the neighbours in the delivery never notice.
 
 **Failing.** An error, a timeout, a handler that is killed and one that raises Retry are tried again after a growing
 pause, ``attempts_max`` times in all; then the entry is dead and the author's error handler is told. Drop ends it at
-once. What a shutdown stops has not failed: it is released.
+once, and so does an error that no later attempt can mend, such as a reply of which nobody knows whether it arrived.
+What a shutdown stops has not failed: it is released. An event whose API or database is away is put off, which is no
+attempt.
+
+**Following.** A user who follows the bot is noted with its profile, one who leaves as gone; it is stored with the
+outcome, whatever that is.
 
 Timeouts cost a handler that does not wait one float: the execution writes down when its time is over, and the
 dispatcher keeps watch over those that wait. HandlerTimeout is thrown into them where they wait; a handler that catches
@@ -24,12 +29,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 from greenlet import GreenletExit
 
 from gbot.backoff import retry_delay_s
-from gbot.bot import Bot, Context, Sender
-from gbot.errors import Drop, Retry
+from gbot.bot import Bot
+from gbot.context import Context, Services
+from gbot.errors import Drop, NotNow, Retry, SendError
+from gbot.event import Event
 from gbot.inbox import Entry, Inbox, Outcome, State
+from gbot.users import COMING
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +48,11 @@ RELEASED = Outcome(State.RELEASED, "the server stopped")
 
 KILLED: Final = "the handler's greenlet was killed"
 NEVER: Final = float("inf")
+
+Internal = Callable[[Event, Services], None]
+"""A handler of events that gbot makes itself; raises what handlers raise."""
+
+NOTHING_INTERNAL: Final[Mapping[str, Internal]] = {}
 
 Delay = Callable[[int], float]
 """Takes how often an entry has failed, returns the seconds until it is tried again."""
@@ -63,32 +77,38 @@ class Seat(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStatistics:
-    """``running`` is of this moment, the rest counts runs since the start; those timed out have failed as well."""
+    """``running`` is of this moment, the rest counts runs since the start; those timed out have failed as well, those
+    put off have not.
+    """
 
     running: int
     finished: int
     failed: int
     timed_out: int
+    put_off: int
 
 
 class Execution:
     """Runs entries for one bot.
 
-    ``senders`` maps a platform's name to its way out. ``timeout_s`` is for handlers without one of their own; 0: none.
+    ``services`` maps a platform's name to what its handlers may use, ``internal`` a kind of event that gbot makes
+    itself to what it does about it. ``timeout_s`` is for handlers without one of their own; 0: none.
     """
 
     def __init__(
         self,
         bot: Bot,
         inbox: Inbox,
-        senders: Mapping[str, Sender],
+        services: Mapping[str, Services],
         timeout_s: float,
         attempts_max: int = 5,
         delay: Delay = lambda failures: retry_delay_s(failures, random.random()),
+        internal: Mapping[str, Internal] = NOTHING_INTERNAL,
     ) -> None:
         self._bot = bot
         self._inbox = inbox
-        self._senders = senders
+        self._services = services
+        self._internal = internal
         self._timeout_s = timeout_s or NEVER
         self._attempts_max = attempts_max
         self._delay = delay
@@ -96,6 +116,7 @@ class Execution:
         self._finished = 0
         self._failed = 0
         self._timed_out = 0
+        self._put_off = 0
         self.stopping = False  # from then on, a handler that is killed has not failed
 
     def run(self, entry: Entry, seat: Seat) -> Outcome:
@@ -103,7 +124,7 @@ class Execution:
         self._running += 1
         stray: BaseException | None = None
         try:
-            outcome = self._attempt(entry, seat)
+            outcome = self._noting(entry, seat) if entry.event.kind in COMING else self._attempt(entry, seat)
         except HandlerTimeout:  # this and what follows: came while a failure that is counted was being logged
             outcome = self._again_or_dead(entry, _timeout_text(seat))
         except GreenletExit:
@@ -125,29 +146,44 @@ class Execution:
         self._inbox.settle(entry, RELEASED)
 
     def statistics(self) -> ExecutionStatistics:
-        return ExecutionStatistics(self._running, self._finished, self._failed, self._timed_out)
+        return ExecutionStatistics(self._running, self._finished, self._failed, self._timed_out, self._put_off)
+
+    def _noting(self, entry: Entry, seat: Seat) -> Outcome:
+        """One attempt; with it is stored whether the user is there, whatever becomes of the event."""
+        services = self._services.get(entry.event.platform)
+        noted = services.users.note(entry.event, entry.received_ms) if services is not None else None
+        outcome = self._attempt(entry, seat)
+        if noted is None:
+            return outcome
+        return msgspec.structs.replace(outcome, changes=(noted, *outcome.changes))
 
     def _attempt(self, entry: Entry, seat: Seat) -> Outcome:
         """Choose the handler and run it under its timeout; every way out of it becomes one outcome."""
         event = entry.event
-        sender = self._senders.get(event.platform)
-        if sender is None:
+        services = self._services.get(event.platform)
+        if services is None:
             return self._failure(entry, f"the platform {event.platform} is not served", None)
-        ctx = Context(event, sender, entry.attempts + 1, entry.received_ms)
+        ctx = Context(event, services, entry.attempts + 1, entry.received_ms)
         try:
+            internal = self._internal.get(event.kind)
+            if internal is not None:
+                return self._run_internal(internal, event, services, seat)
             found = self._bot.find(event)
             if found is None:
-                return UNHANDLED
+                return self._without_handler(ctx, seat)
             route, groups = found
-            seat.timeout_s = route.timeout_s or self._timeout_s
-            seat.deadline = time.monotonic() + seat.timeout_s
+            seat.timeout_s = timeout_s = route.timeout_s or self._timeout_s
+            seat.deadline = time.monotonic() + timeout_s
             self._bot.call(ctx, route, groups)
-            return DONE
+            changes = ctx.finish()
+            return Outcome(State.DONE, changes=changes) if changes else DONE
         except Drop as verdict:
             log.info("Dropped %s: %s", _name(entry), verdict)
             return Outcome(State.DROPPED, str(verdict))
         except Retry as verdict:
             return self._asked_again(entry, ctx, seat, verdict)
+        except NotNow as trouble:
+            return self._not_now(entry, trouble)
         except HandlerTimeout:
             self._timed_out += 1
             return self._failure(entry, _timeout_text(seat), None)
@@ -158,18 +194,41 @@ class Execution:
         finally:
             seat.deadline = NEVER
 
+    def _run_internal(self, internal: Internal, event: Event, services: Services, seat: Seat) -> Outcome:
+        """Without the middleware: that is the author's, for the author's handlers."""
+        self._start_clock(seat)
+        internal(event, services)
+        return DONE
+
+    def _without_handler(self, ctx: Context, seat: Seat) -> Outcome:
+        """Somebody who follows the bot is learnt of all the same."""
+        self._start_clock(seat)
+        ctx.finish()
+        return UNHANDLED
+
+    def _start_clock(self, seat: Seat) -> None:
+        seat.timeout_s = self._timeout_s
+        seat.deadline = time.monotonic() + self._timeout_s
+
+    def _not_now(self, entry: Entry, trouble: NotNow) -> Outcome:
+        """What is away says so itself when it goes and comes back: not for each event that waits for it."""
+        self._put_off += 1
+        log.debug("%s is put off for %.1f s: %s", _name(entry), trouble.after_s, trouble)
+        after_s = trouble.after_s * (1 + random.random())  # not all of them at once
+        return Outcome(State.RETRY, str(trouble), after_s, counted=False)
+
     # Ways to fail.
 
-    def _again_or_dead(self, entry: Entry, error: str, after_s: float | None = None) -> Outcome:
+    def _again_or_dead(self, entry: Entry, error: str, after_s: float | None = None, final: bool = False) -> Outcome:
         failures = entry.attempts + 1
-        if failures >= self._attempts_max:
+        if final or failures >= self._attempts_max:
             return Outcome(State.DEAD, error)
         return Outcome(State.RETRY, error, self._delay(failures) if after_s is None else after_s)
 
     def _failure(self, entry: Entry, text: str, error: BaseException | None) -> Outcome:
         """Count it and log what becomes of the entry."""
         self._failed += 1
-        outcome = self._again_or_dead(entry, text)
+        outcome = self._again_or_dead(entry, text, final=isinstance(error, SendError) and error.final)
         what = text if error is None else "a handler failed"
         log.error("%s: %s %s", _name(entry), what, self._consequence(entry, outcome), exc_info=error)
         return outcome
@@ -196,7 +255,9 @@ class Execution:
     def _tell_author(self, entry: Entry, ctx: Context, seat: Seat, error: BaseException) -> None:
         """Call the author's error handler: an event is given up. It has what is left of the handler's time."""
         try:
+            ctx.give_up_replies()
             self._bot.call_error_handler(ctx, error)
+            ctx.flush()
         except (HandlerTimeout, GreenletExit) as stop:
             seat.killed = isinstance(stop, GreenletExit)
             log.error("The bot's error handler was stopped on %s", _name(entry))

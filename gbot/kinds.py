@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from gbot.limiter import Limit, read_lanes
+
 UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -124,7 +126,18 @@ def inbox() -> Kind:
     return Kind("memory:, sqlite:, sqlite:///PATH or mysql://USER:PASSWORD@HOST/DATABASE", read, "URL")
 
 
+def lanes() -> Kind:
+    def read(text: str) -> tuple[tuple[str, Limit], ...]:
+        lanes = read_lanes(text)
+        if not lanes:
+            raise ValueError
+        return tuple(lanes.items())
+
+    return Kind("limits such as 'line.push: 500/s; line.all: 1 at once, 100ms apart'", read, "LIMITS")
+
+
 ADDRESS = listening()
 INBOX = inbox()
+LANES = lanes()
 PATH = matching(r"[^\0]+", "the path of a file", "PATH")
 API_BASE = url()

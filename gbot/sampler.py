@@ -35,11 +35,17 @@ class Load:
     events_failed: int
     events_timed_out: int
     events_unhandled: int
+    events_put_off: int
     events_dead: int
     events_held: int
     events_duplicate: int
+    events_late: int
     outcomes_unsaved: int
     requests_refused: int
+    api_calls: int
+    api_calls_saved: int
+    api_calls_waiting: int
+    api_retries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class Sample:
     load: Load
     greenlets: int
     events_per_s: float
+    api_calls_per_s: float
     cpu_percent: float
     cores_percent: tuple[float, ...]
     rss_bytes: int
@@ -65,9 +72,11 @@ class Sample:
             f"CPU {self.cpu_percent:.0f} % (cores {cores}); RSS {self.rss_bytes / MIB:.0f} MiB; "
             f"hub lag {self.hub_lag_s * 1000:.0f} ms; files {self.open_files}/{self.open_files_max}; "
             f"inbox {load.events_held} held, {load.outcomes_unsaved} outcomes unsaved; "
+            f"API calls {self.api_calls_per_s:.0f}/s, {load.api_calls_waiting} waiting; "
             f"since start: failed {load.events_failed}, timed out {load.events_timed_out}, dead {load.events_dead}, "
-            f"unhandled {load.events_unhandled}, duplicates {load.events_duplicate}, "
-            f"refused requests {load.requests_refused}"
+            f"put off {load.events_put_off}, unhandled {load.events_unhandled}, late {load.events_late}, "
+            f"duplicates {load.events_duplicate}, refused requests {load.requests_refused}, "
+            f"API calls {load.api_calls}, repeated {load.api_retries}, saved {load.api_calls_saved}"
         )
 
 
@@ -104,7 +113,7 @@ class Sampler:
         self._probe_due = 0.0
         self._lag_s = 0.0
         self._looked_at = 0.0
-        self._events_before = 0
+        self._events_before = self._api_calls_before = 0
 
     def start(self) -> None:
         self._count.start()
@@ -123,10 +132,12 @@ class Sampler:
         """Look now."""
         load, now = self._read_load(), time.monotonic()
         elapsed = now - self._looked_at
+        per_s = 1 / elapsed if elapsed > 0 else 0.0
         sample = Sample(
             load=load,
             greenlets=load.pool_greenlets + self._count.alive,
-            events_per_s=(load.events_finished - self._events_before) / elapsed if elapsed > 0 else 0.0,
+            events_per_s=(load.events_finished - self._events_before) * per_s,
+            api_calls_per_s=(load.api_calls - self._api_calls_before) * per_s,
             cpu_percent=self._process.cpu_percent(),
             cores_percent=tuple(psutil.cpu_percent(percpu=True)),
             rss_bytes=self._process.memory_info().rss,
@@ -134,7 +145,8 @@ class Sampler:
             open_files=self._process.num_fds(),
             open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
-        self._looked_at, self._events_before, self._lag_s = now, load.events_finished, 0.0
+        self._looked_at, self._lag_s = now, 0.0
+        self._events_before, self._api_calls_before = load.events_finished, load.api_calls
         return sample
 
     def _run(self) -> None:

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
-import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from linebot.v3 import messaging as sdk
 
-from gbot import Bot, BotError, Context, Conversation, Event, Message, MessageRefused, ReplyRefused
-from gbot.errors import (
-    ApiLimited,
-    ApiRejected,
-    ApiUnavailable,
-    ApiUnreachable,
-    ReplyTokenExpired,
-    ResultUnknown,
-)
-from tests.rig import Outbox, event, text_event
+from gbot import Bot, Context, Event
+from gbot.errors import BotError
+from tests.rig import Outbox, event, services, text_event
 
 REFUSED_MESSAGES = [5, None, b"bytes", object(), ["text"], 1.5, {"a", "set"}]
 
@@ -34,7 +24,9 @@ def handle(bot: Bot, given: Event) -> Outbox | None:
     if found is None:
         return None
     outbox = Outbox()
-    bot.call(Context(given, outbox), *found)
+    ctx = Context(given, services(outbox))
+    bot.call(ctx, *found)
+    ctx.finish()
     return outbox
 
 
@@ -262,7 +254,7 @@ def test_the_error_handler_is_told_context_and_error() -> None:
     bot = Bot()
     told: list[tuple[str, str]] = []
     error = ValueError("reason")
-    ctx = Context(text_event("hello"), Outbox())
+    ctx = Context(text_event("hello"), services(Outbox()))
     bot.call_error_handler(ctx, error)  # nobody to tell yet
 
     @bot.error
@@ -372,172 +364,3 @@ def test_anything_that_can_be_called_may_be_a_handler() -> None:
     for text in "1234":
         handle(bot, text_event(text))
     assert counter.count == 11
-
-
-# ---- answering
-
-
-def test_reply_takes_texts_dicts_sdk_models_and_messages() -> None:
-    outbox = Outbox()
-    Context(text_event("x"), outbox).reply(
-        "text",
-        {"type": "sticker", "packageId": "446", "stickerId": "1988"},
-        sdk.TextMessage(text="from the SDK", quickReply=sdk.QuickReply(items=[])),
-        Message({"type": "text", "text": "ready"}),
-    )
-    [(kind, address, messages)] = outbox.sent
-    assert (kind, address) == ("reply", "token of x")
-    bodies = [dict(message.body) for message in messages]
-    assert bodies[0] == {"type": "text", "text": "text"}
-    assert bodies[1] == {"type": "sticker", "packageId": "446", "stickerId": "1988"}
-    assert bodies[2] == {"type": "text", "text": "from the SDK", "quickReply": {"items": []}}
-    assert bodies[3] == {"type": "text", "text": "ready"}
-
-
-@pytest.mark.parametrize("value", REFUSED_MESSAGES, ids=repr)
-def test_what_is_no_message_is_refused_and_leaves_the_reply_open(value: object) -> None:
-    outbox = Outbox()
-    ctx = Context(text_event("x", "anna"), outbox)
-    for send in (ctx.reply, ctx.push):
-        with pytest.raises(MessageRefused, match=type(value).__name__):
-            send("fine", value)
-        with pytest.raises(MessageRefused, match="at least one"):
-            send()
-    assert outbox.sent == []
-    ctx.reply("now")
-    assert outbox.texts() == ["now"]
-
-
-def test_a_second_reply_is_refused() -> None:
-    outbox = Outbox()
-    ctx = Context(text_event("x"), outbox)
-    ctx.reply("first")
-    with pytest.raises(ReplyRefused, match=r"ctx\.push"):
-        ctx.reply("second")
-    assert outbox.texts() == ["first"]
-
-
-@pytest.mark.parametrize("error", [ResultUnknown("?"), ApiUnavailable("?", 500)], ids=repr)
-def test_a_reply_that_may_have_arrived_counts_as_made(error: Exception) -> None:
-    outbox = Outbox()
-    outbox.error = error
-    ctx = Context(text_event("x"), outbox)
-    with pytest.raises(type(error)):
-        ctx.reply("first")
-    outbox.error = None
-    with pytest.raises(ReplyRefused):
-        ctx.reply("second")
-    assert outbox.texts() == ["first"]
-
-
-@pytest.mark.parametrize("error", [ApiRejected("?", 400), ApiLimited("?", 429), ApiUnreachable("?")], ids=repr)
-def test_a_reply_that_certainly_did_not_arrive_can_be_made_again(error: Exception) -> None:
-    outbox = Outbox()
-    outbox.error = error
-    ctx = Context(text_event("x"), outbox)
-    with pytest.raises(type(error)):
-        ctx.reply("first")
-    outbox.error = None
-    ctx.reply("second")
-    assert outbox.texts() == ["first", "second"]
-
-
-@pytest.mark.parametrize("kind", ["user", "group", "room"])
-def test_push_goes_to_the_conversation(kind: Any) -> None:
-    outbox = Outbox()
-    Context(event("follow", conversation=Conversation(kind, "id of it"), user_id="somebody"), outbox).push("hello")
-    assert [(sent[0], sent[1]) for sent in outbox.sent] == [("push", "id of it")]
-
-
-def test_push_goes_where_it_is_told_and_may_be_repeated() -> None:
-    outbox = Outbox()
-    ctx = Context(text_event("x", "anna"), outbox)
-    ctx.reply("a reply does not stop a push")
-    ctx.push("one", to="ben")
-    ctx.push("two")
-    assert [(sent[0], sent[1]) for sent in outbox.sent[1:]] == [("push", "ben"), ("push", "anna")]
-
-
-def test_push_without_a_conversation_needs_an_address() -> None:
-    outbox = Outbox()
-    ctx = Context(text_event("x"), outbox)
-    with pytest.raises(ReplyRefused, match="to="):
-        ctx.push("hello")
-    assert outbox.sent == []
-    ctx.push("hello", to="ben")
-    assert outbox.sent[0][1] == "ben"
-
-
-def test_push_to_an_empty_address_does_not_go_to_the_conversation_instead() -> None:
-    outbox = Outbox()
-    Context(text_event("x", "anna"), outbox).push("for somebody else", to="")
-    assert outbox.sent[0][1] == ""
-
-
-def test_every_push_has_a_retry_key_of_its_own() -> None:
-    class Keys(Outbox):
-        def push(self, to: str, messages: Any, retry_key: str) -> None:
-            keys.append(retry_key)
-
-    keys: list[str] = []
-    ctx = Context(text_event("x", "anna"), Keys())
-    for _ in range(3):
-        ctx.push("hello")
-    assert len({uuid.UUID(key) for key in keys}) == 3
-
-
-def test_text_is_empty_for_events_that_have_none() -> None:
-    assert Context(event("follow"), Outbox()).text == ""
-    assert Context(text_event("x"), Outbox()).text == "x"
-
-
-# ---- later attempts
-
-
-def ms_ago(seconds: float) -> int:
-    return time.time_ns() // 1_000_000 - round(seconds * 1000)
-
-
-def test_a_context_knows_its_attempt_and_its_age() -> None:
-    assert Context(event("follow"), Outbox()).attempt == 1
-    assert Context(event("follow"), Outbox()).age_s == 0
-    ctx = Context(event("follow"), Outbox(), 3, ms_ago(90))
-    assert ctx.attempt == 3
-    assert 90 <= ctx.age_s < 120
-
-
-def test_a_clock_that_was_set_back_makes_no_event_younger_than_new() -> None:
-    assert Context(event("follow"), Outbox(), 1, ms_ago(-3600)).age_s == 0
-
-
-def test_an_event_that_is_too_old_is_not_replied_to_and_can_be_pushed_to() -> None:
-    outbox = Outbox()
-    outbox.reply_within_s = 60
-    ctx = Context(text_event("x", "anna"), outbox, 2, ms_ago(90))
-    for _ in range(2):  # it stays the reason: nothing was sent, so the event does not count as replied to
-        with pytest.raises(
-            ReplyTokenExpired, match=r"arrived 9\d s ago and could be replied to for 60 s; use ctx\.push"
-        ):
-            ctx.reply("too late")
-    assert outbox.sent == []
-    ctx.push("instead")
-    assert outbox.texts() == ["instead"]
-
-
-@pytest.mark.parametrize(("limit_s", "age_s"), [(60, 30), (None, 10_000_000)])
-def test_an_event_that_is_young_enough_is_replied_to(limit_s: float | None, age_s: float) -> None:
-    outbox = Outbox()
-    outbox.reply_within_s = limit_s
-    Context(text_event("x"), outbox, 2, ms_ago(age_s)).reply("in time")
-    assert outbox.texts() == ["in time"]
-
-
-def test_a_wrong_message_is_told_before_the_age() -> None:
-    outbox = Outbox()
-    outbox.reply_within_s = 60
-    with pytest.raises(MessageRefused):
-        Context(text_event("x"), outbox, 2, ms_ago(90)).reply(5)
-
-
-def test_an_expired_reply_token_is_a_refused_reply() -> None:
-    assert issubclass(ReplyTokenExpired, ReplyRefused)

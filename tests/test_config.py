@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gbot.config import INBOX_MAX_MEMORY, INBOX_MAX_STORED, SETTINGS, Config, Setting, load
 from gbot.errors import ConfigError
+from gbot.limiter import Limit
 
 # For each setting: three texts that are right, and what they mean. Kept apart from the table on purpose: a new setting
 # must be added here too.
@@ -39,6 +40,19 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "attempts_max": [("1", 1), ("3", 3), ("1000", 1000)],
     "order": [("relaxed", "relaxed"), ("strict", "strict"), ("relaxed", "relaxed")],
     "keep_done": [("0", 0.0), ("7d", 604_800.0), ("31622400", 31_622_400.0)],
+    "state_ttl": [("60", 60.0), ("7d", 604_800.0), ("3660d", 316_224_000.0)],
+    "lanes": [
+        ("line.push: 500/s", (("line.push", Limit(count=500)),)),
+        ("line.all: 1 at once, 100ms apart", (("line.all", Limit(in_flight=1, interval_s=0.1)),)),
+        (
+            "line.broadcast: 60/h; messenger.send: 200/s, 50 at once",
+            (
+                ("line.broadcast", Limit(count=60, per_s=3600)),
+                ("messenger.send", Limit(count=200, in_flight=50)),
+            ),
+        ),
+    ],
+    "merge_window": [("0", 0.0), ("0.02", 0.02), ("5", 5.0)],
     "body_bytes_max": [("1024", 1024), ("65536", 65536), ("104857600", 104_857_600)],
     "connections_max": [("1", 1), ("64", 64), ("1000000", 1_000_000)],
     "handler_timeout": [("0", 0.0), ("5m", 300.0), ("86400", 86400.0)],
@@ -51,6 +65,12 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "line_channel_secret": [("first", ("first",)), ("old, new", ("old", "new")), ("x", ("x",))],
     "line_channel_access_token": [("token", ("token",)), ("t+/=", ("t+/=",)), ("u", ("u",))],
     "line_api_base": [("http://127.0.0.1:1/x", "http://127.0.0.1:1/x"), ("https://a.b", "https://a.b")] * 2,
+    "line_content_base": [("http://127.0.0.1:2", "http://127.0.0.1:2"), ("https://c.d", "https://c.d")] * 2,
+    "messenger_app_secret": [("first", ("first",)), ("old, new", ("old", "new")), ("x", ("x",))],
+    "messenger_verify_token": [("token", ("token",)), ("t+/=", ("t+/=",)), ("u", ("u",))],
+    "messenger_page_token": [("token", ("token",)), ("t+/=", ("t+/=",)), ("u", ("u",))],
+    "messenger_api_base": [("http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1"), ("https://a.b/v2", "https://a.b/v2")]
+    * 2,
 }
 
 BAD: dict[str, list[str]] = {
@@ -80,6 +100,17 @@ BAD: dict[str, list[str]] = {
     "attempts_max": ["", "0", "1001", "-1", "2.0"],
     "order": ["", "STRICT", "none"],
     "keep_done": ["", "0.5", "31622401", "-1", "d", "400d"],
+    "state_ttl": ["", "0", "59", "3661d", "-1", "soon"],
+    "lanes": [
+        "",
+        "line.push",
+        "push: 5/s",
+        "line.push: fast",
+        "line.push: 0/s",
+        "line.push: 5/s, 6/s",
+        "line.push 5/s",
+    ],
+    "merge_window": ["", "0.0001", "6", "-1", "nan"],
     "body_bytes_max": ["", "1023", "104857601", "1MB"],
     "connections_max": ["", "0", "1000001"],
     "handler_timeout": ["", "0.05", "86401", "-1", "nan", "inf", "1e3", "5 s", "0.01s", "25h", ".5"],
@@ -102,6 +133,11 @@ BAD: dict[str, list[str]] = {
         "HTTP://A",
         *("http://[::1", "http://a:99999", "http://a:b", "http://a..b", "http://:80", "https://a:0", "http://a\0b"),
     ],
+    "line_content_base": ["", "api-data.line.me", "ftp://a", "https://u:p@a"],
+    "messenger_app_secret": ["", " ", ",", "a,b,c", "tab\there"],
+    "messenger_verify_token": ["", " ", "a,b", "new\nline"],
+    "messenger_page_token": ["", " ", "a,b", "new\nline"],
+    "messenger_api_base": ["", "graph.facebook.com", "ftp://a", "https://a?q"],
 }
 
 ROWS = [pytest.param(row, id=row.name) for row in SETTINGS.values()]

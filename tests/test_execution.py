@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 
@@ -14,10 +14,26 @@ import pytest
 from greenlet import GreenletExit
 
 from gbot import Bot, Context, Event
-from gbot.errors import RETRY_AFTER_MAX_S, Drop, Retry
-from gbot.execution import NEVER, Delay, Execution, HandlerTimeout
+from gbot.context import Services
+from gbot.directory import StateChange, UserForgotten, UserGone
+from gbot.errors import (
+    RETRY_AFTER_MAX_S,
+    ApiDown,
+    ApiUnavailable,
+    DirectoryUnavailable,
+    Drop,
+    LaneBusy,
+    NotNow,
+    ReplyTokenExpired,
+    ResultUnknown,
+    Retry,
+    SendError,
+)
+from gbot.execution import NEVER, NOTHING_INTERNAL, Delay, Execution, HandlerTimeout, Internal
 from gbot.inbox import Entry, Outcome, State
-from tests.rig import Ledger, Outbox, event, text_event, wait_until
+from gbot.user import Profile
+from tests.conftest import MakeRig
+from tests.rig import Ledger, Outbox, event, services, text_event, wait_until
 
 
 class Seat:
@@ -55,12 +71,14 @@ class Bench:
         attempts_max: int = 1,
         delay: Delay = lambda failures: 100.0 * failures,
         inbox: Ledger | None = None,
+        internal: Mapping[str, Internal] = NOTHING_INTERNAL,
     ) -> None:
         self.inbox = inbox or Ledger(1000)
         self.entries: list[Entry] = []
         self.inbox.start(self.entries.extend, lambda: 1000, lambda: ())
         self.outbox = Outbox()
-        self.execution = Execution(bot, self.inbox, {"plain": self.outbox}, timeout_s, attempts_max, delay)
+        self.services = services(self.outbox, self.inbox.directory)
+        self.execution = Execution(bot, self.inbox, {"plain": self.services}, timeout_s, attempts_max, delay, internal)
         self.seat = Seat()
 
     def put(self, given: Event, failures: int = 0) -> Entry:
@@ -173,7 +191,7 @@ def test_the_pause_grows_with_the_failures() -> None:
 
 def test_the_pause_grows_by_default_as_well() -> None:
     bench = Bench(raising(ValueError()))
-    execution = Execution(raising(ValueError()), bench.inbox, {"plain": bench.outbox}, 0)
+    execution = Execution(raising(ValueError()), bench.inbox, {"plain": bench.services}, 0)
     outcomes = [execution.run(bench.put(text_event("x"), failures), bench.seat) for failures in range(5)]
     pauses = [outcome.after_s for outcome in outcomes[:4]]
     assert pauses == sorted(set(pauses))
@@ -341,6 +359,271 @@ def test_a_pause_may_be_any_number(after: float) -> None:
     assert after_s == float(after)
 
 
+# ---- what is away for the moment
+
+NOT_NOW = [DirectoryUnavailable("?", 5.0), LaneBusy("?", 5.0), ApiDown("?", 5.0)]
+
+
+@pytest.mark.parametrize("trouble", NOT_NOW, ids=repr)
+@pytest.mark.parametrize("failures", [0, 1, 7])
+def test_an_event_whose_api_or_database_is_away_is_put_off_however_often(
+    trouble: NotNow, failures: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot = raising(trouble)
+    told: list[BaseException] = []
+    bot.error(lambda ctx, error: told.append(error))
+    bench = Bench(bot, attempts_max=2)
+    outcome = bench.run(text_event("x"), failures)
+    assert (outcome.state, outcome.counted, outcome.error) == (State.RETRY, False, "?")
+    assert 5 <= outcome.after_s <= 10
+    assert (told, caplog.records) == ([], [])
+    statistics = bench.execution.statistics()
+    assert (statistics.failed, statistics.put_off, statistics.finished) == (0, 1, 1)
+
+
+def test_events_that_are_put_off_do_not_all_come_back_at_once() -> None:
+    bench = Bench(raising(ApiDown("?", 5.0)))
+    assert len({bench.run(text_event(str(number))).after_s for number in range(10)}) > 1
+
+
+def test_a_trouble_of_the_reply_puts_the_event_off_too() -> None:
+    bot = Bot()
+    bot.default(lambda ctx: ctx.reply("hello"))
+    bench = Bench(bot)
+    bench.outbox.error = LaneBusy("?", 5.0)
+    assert not bench.run(text_event("x")).counted
+    bench.outbox.error = None
+    assert bench.run(text_event("x")) == Outcome(State.DONE)
+    assert bench.outbox.texts() == ["hello", "hello"]
+
+
+def test_an_event_that_is_put_off_again_and_again_stays_at_its_first_attempt(make_rig: MakeRig) -> None:
+    """Through an inbox, which counts the attempts."""
+    bot = Bot()
+    attempts: list[int] = []
+
+    @bot.default
+    def handler(ctx: Context) -> None:
+        attempts.append(ctx.attempt)
+        if len(attempts) < 20:
+            raise ApiDown("?", 0.001)
+        if len(attempts) == 20:
+            raise ValueError("a failure of its own")
+
+    rig = make_rig(bot, attempts_max=2)
+    rig.submit("x")
+    wait_until(lambda: rig.inbox.statistics().held == 0)
+    assert attempts == [1] * 20 + [2]
+    assert rig.inbox.settled[-1][1] == Outcome(State.DONE)
+
+
+# ---- errors that no later attempt mends
+
+FINAL = [ResultUnknown("?", final=True), ApiUnavailable("?", 500, final=True), ReplyTokenExpired("?")]
+
+
+@pytest.mark.parametrize("error", FINAL, ids=repr)
+def test_a_final_error_is_dead_at_once_and_the_author_is_told(
+    error: SendError, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot = raising(error)
+    told: list[BaseException] = []
+    bot.error(lambda ctx, error: told.append(error))
+    bench = Bench(bot, attempts_max=5)
+    outcome = bench.run(text_event("x"))
+    assert outcome.state is State.DEAD
+    assert type(error).__name__ in outcome.error
+    assert told == [error]
+    assert "a handler failed and was given up after 1 attempt(s)" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ResultUnknown("?"), ApiUnavailable("?", 500)], ids=repr)
+def test_an_error_that_is_not_final_is_tried_again(error: SendError) -> None:
+    assert Bench(raising(error), attempts_max=5).run(text_event("x")).state is State.RETRY
+
+
+def test_a_reply_of_which_nobody_knows_is_not_sent_again_when_the_handler_ends_with_it() -> None:
+    bot = Bot()
+    bot.default(lambda ctx: ctx.reply("hello"))
+    bench = Bench(bot, attempts_max=5)
+    bench.outbox.error = ResultUnknown("?", final=True)
+    assert bench.run(text_event("x")).state is State.DEAD
+    assert bench.outbox.texts() == ["hello"]
+
+
+# ---- replies and state of a run
+
+
+@pytest.mark.parametrize("error", [ValueError(), Retry(), Drop("?"), SystemExit(), GreenletExit(), HandlerTimeout()])
+def test_a_run_that_fails_has_not_replied_and_leaves_the_state_as_it_was(error: BaseException) -> None:
+    bot = Bot()
+
+    @bot.default
+    def handler(ctx: Context) -> None:
+        ctx.state["lost"] = True
+        ctx.reply("lost")
+        raise error
+
+    bench = Bench(bot, attempts_max=2)
+    outcome = bench.run(text_event("x", "anna"))
+    assert outcome.changes == ()
+    assert bench.outbox.sent == []
+
+
+def test_the_run_that_ends_well_replies_once_for_all_before_it() -> None:
+    bot = Bot()
+
+    @bot.default
+    def handler(ctx: Context) -> None:
+        ctx.reply(f"attempt {ctx.attempt}")
+        if ctx.attempt < 3:
+            raise ValueError
+
+    bench = Bench(bot, attempts_max=5)
+    for failures in (0, 1, 2):
+        bench.run(text_event("x"), failures)
+    assert bench.outbox.texts() == ["attempt 3"]
+
+
+def test_the_state_goes_with_the_outcome_and_is_there_for_the_next_event() -> None:
+    bot = Bot()
+    seen: list[int] = []
+
+    @bot.default
+    def handler(ctx: Context) -> None:
+        seen.append(ctx.state.get("count", 0))
+        ctx.state["count"] = len(seen)
+
+    bench = Bench(bot)
+    for _ in range(3):
+        outcome = bench.run(text_event("x", "anna"))
+        assert outcome.state is State.DONE
+        assert [type(change) for change in outcome.changes] == [StateChange]
+    assert seen == [0, 1, 2]
+
+
+def test_a_state_that_cannot_be_stored_is_a_failure_and_nothing_is_sent() -> None:
+    bot = Bot()
+
+    @bot.default
+    def handler(ctx: Context) -> None:
+        ctx.state["now"] = object()
+        ctx.reply("hello")
+
+    bench = Bench(bot)
+    outcome = bench.run(text_event("x", "anna"))
+    assert (outcome.state, outcome.changes) == (State.DEAD, ())
+    assert "StateRefused" in outcome.error
+    assert bench.outbox.sent == []
+
+
+# ---- who follows and who leaves
+
+COMES = event("follow", user_id="anna", timestamp_ms=200)
+LEAVES = event("unfollow", user_id="anna", timestamp_ms=100)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(ValueError(), State.RETRY), (Retry(), State.RETRY), (ApiDown("?", 1.0), State.RETRY), (Drop("?"), State.DROPPED)],
+    ids=repr,
+)
+@pytest.mark.parametrize(("given", "gone"), [(COMES, False), (LEAVES, True)], ids=["follow", "unfollow"])
+def test_who_is_there_is_stored_whatever_becomes_of_the_event(
+    given: Event, gone: bool, error: BaseException, state: State
+) -> None:
+    bench = Bench(raising(error), attempts_max=5)
+    outcome = bench.run(given)
+    assert outcome.state is state
+    assert outcome.changes == (UserGone("plain", "anna", gone, given.timestamp_ms or 0),)
+
+
+def test_it_is_stored_with_what_the_handler_changes() -> None:
+    bot = Bot()
+    bot.default(lambda ctx: ctx.forget())
+    assert Bench(bot).run(LEAVES).changes == (UserGone("plain", "anna", True, 100), UserForgotten("plain", "anna"))
+
+
+def test_a_handler_can_greet_somebody_who_has_come_back() -> None:
+    bot = Bot()
+    bot.default(lambda ctx: ctx.push(f"welcome back, {ctx.user.display_name}", to=ctx.user.id))
+    bench = Bench(bot)
+    bench.inbox.directory.save([UserGone("plain", "anna", True, 150)])
+    bench.outbox.profiles["anna"] = Profile("Anna")
+    assert bench.run(COMES).state is State.DONE
+    assert bench.outbox.texts() == ["welcome back, Anna"]
+
+
+def silent() -> Bot:
+    bot = Bot()
+    bot.default(lambda ctx: None)
+    return bot
+
+
+@pytest.mark.parametrize(("bot", "state"), [(silent(), State.DONE), (Bot(), State.UNHANDLED)], ids=["silent", "none"])
+def test_a_follow_stores_the_profile_whether_the_handler_asks_or_not(bot: Bot, state: State) -> None:
+    bench = Bench(bot)
+    bench.outbox.profiles["anna"] = Profile("Anna")
+    assert bench.run(COMES).state is state
+    user = bench.inbox.directory.users("plain", ["anna"])["anna"]
+    assert (user.display_name, user.gone, user.gone_ms) == ("Anna", False, 200)
+
+
+@pytest.mark.parametrize("error", [ApiUnavailable("?", 503), ApiDown("?", 1.0)], ids=repr)
+def test_a_profile_that_cannot_be_had_fails_no_handler(error: SendError) -> None:
+    bench = Bench(silent())
+    bench.outbox.error = error
+    assert bench.run(COMES).state is State.DONE
+    assert bench.outbox.asked == ["anna"]
+
+
+def test_others_profiles_are_not_asked_for() -> None:
+    bench = Bench(silent())
+    for given in (LEAVES, text_event("x", "anna"), event("follow")):
+        bench.run(given)
+    assert bench.outbox.asked == []
+
+
+def test_who_is_forgotten_by_the_handler_is_not_learnt_again() -> None:
+    bot = Bot()
+    bot.default(lambda ctx: ctx.forget())
+    bench = Bench(bot)
+    bench.outbox.profiles["anna"] = Profile("Anna")
+    bench.run(COMES)
+    assert bench.outbox.asked == []
+    assert bench.inbox.directory.users("plain", ["anna"]) == {}
+
+
+# ---- what gbot does itself
+
+
+def test_gbots_own_events_run_without_the_authors_handlers_and_middleware() -> None:
+    bot = Bot()
+    ran: list[str] = []
+    bot.default(lambda ctx: ran.append("handler"))
+    bot.middleware(lambda ctx, call_next: ran.append("middleware"))
+    bench = Bench(bot, timeout_s=7, internal={"gbot.own": lambda event, services: ran.append(event.kind)})
+    assert bench.run(event("gbot.own")) == Outcome(State.DONE)
+    assert ran == ["gbot.own"]
+    assert bench.seat.timeout_s == 7
+    assert len(bench.seat.deadlines) == 2
+
+
+def test_gbots_own_events_fail_as_others_do() -> None:
+    def fail(event: Event, services: Services) -> None:
+        raise troubles.pop()
+
+    troubles: list[Exception] = [ResultUnknown("?", final=True), ValueError("reason"), ApiDown("?", 1.0)]
+    bot = Bot()
+    told: list[str] = []
+    bot.error(lambda ctx, error: told.append(type(error).__name__))
+    bench = Bench(bot, attempts_max=2, internal={"gbot.own": fail})
+    outcomes = [bench.run(event("gbot.own")) for _ in range(3)]
+    assert [outcome.state for outcome in outcomes] == [State.RETRY, State.RETRY, State.DEAD]
+    assert [outcome.counted for outcome in outcomes[:2]] == [False, True]
+    assert told == ["ResultUnknown"]
+
+
 # ---- the author's error handler
 
 
@@ -357,6 +640,30 @@ def test_the_error_handler_is_told_when_an_event_is_given_up_and_may_answer() ->
         assert bench.outbox.texts() == []
     assert bench.run(text_event("x"), failures=2).state is State.DEAD
     assert bench.outbox.texts() == ["sorry, 3 times: reason"]
+
+
+def test_what_the_handler_had_replied_does_not_leave_with_the_apology() -> None:
+    bot = Bot()
+
+    @bot.default
+    def handler(ctx: Context) -> None:
+        ctx.reply("half of", "an answer")
+        raise ValueError
+
+    bot.error(lambda ctx, error: ctx.reply("sorry"))
+    bench = Bench(bot)
+    bench.run(text_event("x"))
+    assert bench.outbox.texts() == ["sorry"]
+
+
+def test_an_apology_that_cannot_be_sent_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    bot = raising(ValueError("reason"))
+    bot.error(lambda ctx, error: ctx.reply("sorry"))
+    bench = Bench(bot)
+    bench.outbox.error = ApiUnavailable("?", 503)
+    assert bench.run(text_event("x")).state is State.DEAD
+    assert "The bot's error handler failed on plain event 1 (message.text)" in caplog.text
+    assert "ApiUnavailable" in caplog.text
 
 
 @pytest.mark.parametrize(("error", "told"), [(Retry("later"), ["later"]), (Drop("for good"), [])], ids=repr)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gbot import logs
-from gbot.bot import Context
+from gbot.context import Context
 from gbot.event import Event
 from gbot.logs import JsonFormatter, TextFormatter, one_line
-from tests.rig import Outbox
+from tests.rig import Outbox, services
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4}"
 
@@ -110,7 +110,7 @@ def test_a_field_that_is_not_a_text_does_not_stop_a_json_line() -> None:
 def test_context_log_names_the_event(caplog: pytest.LogCaptureFixture) -> None:
     event = Event(platform="line", kind="message.text", raw={}, id="01H", text="do not log this")
     with caplog.at_level(logging.INFO):
-        Context(event, Outbox()).log.info("looked up %d rows", 3)
+        Context(event, services(Outbox())).log.info("looked up %d rows", 3)
     line = TextFormatter().format(caplog.records[0])
     assert line.endswith("gbot.app platform=line event_id=01H  looked up 3 rows")
     assert "do not log this" not in line

@@ -33,11 +33,17 @@ class Server:
             events_failed=5,
             events_timed_out=6,
             events_unhandled=7,
+            events_put_off=10,
             events_dead=8,
             events_held=15,
             events_duplicate=9,
+            events_late=11,
             outcomes_unsaved=1,
             requests_refused=2,
+            api_calls=40,
+            api_calls_saved=13,
+            api_calls_waiting=14,
+            api_retries=16,
         )
 
 
@@ -59,8 +65,9 @@ def test_the_line_has_every_figure(sampler: Sampler) -> None:
     assert re.fullmatch(
         r"handlers 3/5000 running, 12 waiting; greenlets 18; events \d+/s; connections 4; "
         r"CPU \d+ % \(cores \d+( \d+)*\); RSS \d+ MiB; hub lag \d+ ms; files \d+/\d+; "
-        r"inbox 15 held, 1 outcomes unsaved; "
-        r"since start: failed 5, timed out 6, dead 8, unhandled 7, duplicates 9, refused requests 2",
+        r"inbox 15 held, 1 outcomes unsaved; API calls \d+/s, 14 waiting; "
+        r"since start: failed 5, timed out 6, dead 8, put off 10, unhandled 7, late 11, duplicates 9, "
+        r"refused requests 2, API calls 40, repeated 16, saved 13",
         line,
     )
 

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pymysql
 
 from gbot.config import load
+from gbot.engine import build_desk
 from gbot.inboxes.store import Desk, Place, Record
-from gbot.worker import build_desk
 from tests.conftest import Serve
 from tests.journeys.crashing import Client, Ledger, Tally
 from tests.journeys.mariadb import MariaDb

@@ -64,5 +64,6 @@ def rest(ctx: Context) -> None:
     """Tries to answer what may be answered."""
     try:
         ctx.reply(f"a {ctx.event.kind}")
+        ctx.flush()
     except ReplyRefused:
         print(f"refused {ctx.event.kind}", flush=True)
