@@ -15,10 +15,13 @@ from typing import Any, TypeVar
 import click
 
 from gbot import __version__, logs
+from gbot.chat_cli import chat
 from gbot.config import CONFIG_VARIABLE, SETTINGS, Setting, load
 from gbot.errors import BotError, ConfigError, StartError
 from gbot.inbox_cli import inbox
 from gbot.loader import DEFAULT_APP, load_bot
+from gbot.simulate_cli import simulate
+from gbot.users_cli import users
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,7 +83,8 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-main.add_command(inbox)
+for command in (chat, inbox, simulate, users):
+    main.add_command(command)
 
 
 @main.command(epilog=_epilog(), short_help="Run a bot behind a webhook server.")
