@@ -1,14 +1,16 @@
-"""The bot of bench/sleepers.py: every event sleeps for a while, and nothing else.
+"""The bot of bench/sleepers.py and bench/scenario2.py: every event waits for a while, and nothing else.
 
-    gbot serve bench.napping:bot
+    gbot serve bench.napping:bot            it sleeps
+    gbot serve bench.napping:calling_bot    it waits for the answer of the platform's API
 
-The environment says how long, BENCH_NAP_S=2-3 or BENCH_NAP_S=45, and where to tell, BENCH_NAP_COUNTERS: a file that
-holds two numbers, how many handlers have fallen asleep so far and how many have woken up.
+The environment says how long to sleep, BENCH_NAP_S=2-3 or BENCH_NAP_S=45, and where to tell, BENCH_NAP_COUNTERS: a file
+that holds two numbers, how many handlers have begun to wait so far and how many have waited.
 """
 
 import os
 import random
 import time
+from collections.abc import Callable
 
 import gevent
 
@@ -28,12 +30,15 @@ class Dormitory:
         self.telling = False
 
     def nap(self) -> None:
+        self.wait(lambda: time.sleep(random.uniform(*self.nap_s)))
+
+    def wait(self, wait: Callable[[], object]) -> None:
         if not self.telling:
             self.telling = True
             gevent.spawn(self.tell)
         self.slept += 1
         try:
-            time.sleep(random.uniform(*self.nap_s))
+            wait()
         finally:
             self.woken += 1
 
@@ -56,3 +61,12 @@ bot = Bot()
 @bot.default
 def nap(ctx: Context) -> None:
     dormitory.nap()
+
+
+calling_bot = Bot()
+
+
+@calling_bot.default
+def answer(ctx: Context) -> None:
+    ctx.reply(f"you said: {ctx.text}")
+    dormitory.wait(ctx.flush)

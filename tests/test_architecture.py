@@ -19,24 +19,43 @@ FUNCTION_LINES_MAX = 70
 # One gatekeeper per dependency: only these modules may know it.
 GATEKEEPERS = {
     "falcon": {"gbot.webhook", "gbot.admin"},
-    "requests": {"gbot.outbound.transport"},
-    "urllib3": {"gbot.outbound.transport"},
+    "requests": {"gbot.outbound.session", "gbot.context"},  # a context knows the type of what it hands to authors
+    "urllib3": set(),
+    "certifi": {"gbot.outbound.route"},
     "psutil": {"gbot.sampler"},
-    "httptools": {"gbot.http_parser"},
+    "httptools": {"gbot.http_parser", "gbot.outbound.http_answer"},  # what clients say, and what servers answer
     "pymysql": {"gbot.database"},
     "dbutils": {"gbot.database"},
     "sqlite3": {"gbot.inboxes.sqlite"},
-    "click": {"gbot.cli", "gbot.inbox_cli"},
+    "click": {"gbot.cli", "gbot.desk_cli", "gbot.inbox_cli", "gbot.users_cli", "gbot.chat_cli", "gbot.simulate_cli"},
     "tomllib": {"gbot.config"},
 }
 # Modules that take bytes, values and time, and return values.
 PURE = {"gbot.platform", "gbot.event", "gbot.errors", "gbot.inbox", "gbot.bot", "gbot.wsgi", "gbot.http_parser"}
-PURE |= {"gbot.backoff", "gbot.inbox_screens", "gbot.kinds"}
+PURE |= {"gbot.backoff", "gbot.inbox_screens", "gbot.kinds", "gbot.limiter", "gbot.user", "gbot.directory"}
+PURE |= {
+    "gbot.outbound.http_answer",
+    "gbot.json_events",
+    "gbot.json_requests",
+    "gbot.credentials",
+    "gbot.outbound.retries",
+}
+PURE |= {"gbot.inboxes.changes", "gbot.inboxes.overlay", "gbot.inboxes.chunks"}
+PURE |= {"gbot.draft", "gbot.chat_screen", "gbot.users_screens", "gbot.testing.answers", "gbot.testing.deliveries"}
+PURE |= {"gbot.sender", "gbot.users", "gbot.broadcast", "gbot.outbound.circuit"}
+SIMULATOR_RIM = {f"gbot.simulator.{name}" for name in ("server", "postman", "play", "stage")}
 IMPURE = {"gevent", "falcon", "socket", "requests", "ssl", "subprocess", "threading", "asyncio", "selectors"}
 # Contracts that rest beside their implementations.
 INNER_CONTRACTS = {"gbot.inboxes.store"}
 # A contract never knows who fulfils it.
-CONTRACTS = {"gbot.platform": "gbot.platforms", "gbot.inbox": "gbot.inboxes", "gbot.bot": "gbot.outbound"}
+CONTRACTS = {
+    "gbot.platform": "gbot.platforms",
+    "gbot.inbox": "gbot.inboxes",
+    "gbot.directory": "gbot.inboxes",
+    "gbot.sender": "gbot.outbound",
+    "gbot.context": "gbot.outbound",
+    "gbot.bot": "gbot.outbound",
+}
 
 
 def module_name(path: Path) -> str:
@@ -70,6 +89,11 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
+def is_pure(name: str) -> bool:
+    simulator = below(name, "gbot.simulator") and name not in SIMULATOR_RIM
+    return name in PURE or below(name, "gbot.platforms") or simulator
+
+
 def below(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
@@ -100,11 +124,11 @@ def test_each_dependency_has_one_gatekeeper(dependency: str) -> None:
 
 
 def test_the_gatekeepers_of_this_stage_do_use_their_dependency() -> None:
-    for dependency, name in [("falcon", "webhook"), ("requests", "outbound.transport"), ("httptools", "http_parser")]:
+    for dependency, name in [("falcon", "webhook"), ("requests", "outbound.session"), ("httptools", "http_parser")]:
         assert any(below(module, dependency) for module in IMPORTS[f"gbot.{name}"])
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name in PURE or name.startswith("gbot.platforms.")])
+@pytest.mark.parametrize("name", [name for name in FILES if is_pure(name)])
 def test_pure_modules_import_nothing_that_does_io(name: str) -> None:
     assert not {module.partition(".")[0] for module in IMPORTS[name]} & IMPURE
 
@@ -114,24 +138,33 @@ def test_a_contract_knows_no_implementation(contract: str, implementations: str)
     assert not {name for name in INTERNAL[contract] if below(name, implementations)}
 
 
-def test_only_the_worker_knows_implementations() -> None:
+def test_only_the_engine_knows_implementations() -> None:
     for name, found in INTERNAL.items():
-        for package in ("gbot.platforms", "gbot.inboxes"):
-            if not below(name, package) and name != "gbot.worker":
+        for package in ("gbot.platforms", "gbot.inboxes", "gbot.outbound"):
+            if not below(name, package) and name != "gbot.engine" and not below(name, "gbot.testing"):
                 assert not {module for module in found - INNER_CONTRACTS if below(module, package)}, name
 
 
 def test_platforms_do_not_know_each_other() -> None:
     for name, found in INTERNAL.items():
         if name.startswith("gbot.platforms."):
-            assert not {module for module in found if below(module, "gbot.platforms")}
+            own = f"{name}_api"  # a platform's outgoing side
+            assert {module for module in found if below(module, "gbot.platforms")} <= {own}
 
 
 def test_nothing_knows_the_command_line_or_the_worker_but_what_starts_them() -> None:
     knows_cli = {name for name, found in INTERNAL.items() if "gbot.cli" in found}
     knows_worker = {name for name, found in INTERNAL.items() if "gbot.worker" in found}
     assert knows_cli == {"gbot.__main__"}
-    assert knows_worker <= {"gbot.cli", "gbot.inbox_cli", "gbot.supervisor"}
+    assert knows_worker <= {"gbot.cli", "gbot.supervisor"}
+
+
+def test_production_code_knows_neither_testing_nor_the_simulator() -> None:
+    tools = {"gbot.chat", "gbot.chat_screen", "gbot.simulate_cli"}
+    for name, found in INTERNAL.items():
+        for package in ("gbot.testing", "gbot.simulator"):
+            if not below(name, package) and name not in tools:
+                assert not {module for module in found if below(module, package)}, name
 
 
 def test_production_code_imports_no_tests() -> None:

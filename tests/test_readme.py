@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,14 @@ from typing import Any
 import pytest
 
 from gbot import Bot, Event
+from gbot.testing import Client
 from tests.rig import Rig
 
 README = (Path(__file__).parents[1] / "README.rst").read_text(encoding="utf-8")
-BOTS = [textwrap.dedent(block) for block in re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", README)]
+BLOCKS = [textwrap.dedent(block) for block in re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", README)]
+BOTS = [block for block in BLOCKS if "bot = Bot()" in block]
+HANDLERS = [block for block in BLOCKS if block.startswith("@bot.")]  # for a bot that is there already
+TESTS = [block for block in BLOCKS if "def test_" in block]
 
 
 def bot_of(source: str) -> Bot:
@@ -23,8 +29,15 @@ def bot_of(source: str) -> Bot:
     return namespace["bot"]
 
 
-def test_there_are_bots_in_it() -> None:
-    assert len(BOTS) == 2
+def bot_with(handlers: str, **names: object) -> Bot:
+    bot = Bot()
+    exec(handlers, {"bot": bot, **names})
+    return bot
+
+
+def test_there_are_bots_handlers_and_tests_in_it() -> None:
+    assert (len(BOTS), len(HANDLERS), len(TESTS)) == (2, 2, 1)
+    assert len(BLOCKS) == 5
 
 
 def test_the_first_bot_answers() -> None:
@@ -60,6 +73,30 @@ def test_every_handler_of_the_second_bot_has_its_events() -> None:
         "other",
         "rest",
     ]
+
+
+def test_its_image_handler_answers_with_one_reply(tmp_path: Path) -> None:
+    client = Client(bot_with(HANDLERS[0].replace("/srv/pictures/", f"{tmp_path}/")))
+    answers = client.image(b"a picture")
+    assert [sent.how for sent in answers] == ["typing", "reply", "reply"]
+    assert answers.texts == ["Anna, that are 9 bytes.", "Thank you!"]
+    [picture] = tmp_path.iterdir()
+    assert picture.read_bytes() == b"a picture"
+
+
+def test_its_dinner_is_announced() -> None:
+    client = Client(bot_with(HANDLERS[0], all_users=lambda: [f"U{number}" for number in range(501)]))
+    answers = client.text("/everybody")
+    assert answers.texts == ["Dinner is ready."] * 3
+    assert [(sent.how, len(sent.to)) for sent in answers] == [("multicast", 2), ("multicast", 500), ("multicast", 1)]
+
+
+def test_its_test_passes(tmp_path: Path) -> None:
+    (tmp_path / "mybot.py").write_text("from gbot import Bot\nbot = Bot()\n" + HANDLERS[1], encoding="utf-8")
+    (tmp_path / "test_mybot.py").write_text(TESTS[0], encoding="utf-8")
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    assert "1 passed" in run.stdout
 
 
 def test_the_commands_it_names_exist() -> None:
