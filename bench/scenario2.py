@@ -156,7 +156,7 @@ class Simulating:
     """The load of *call*, and the API that is called."""
 
     app = "bench.napping:calling_bot"
-    options = ("--platforms", "line", "--lanes", "line.reply: 2000/s, 100000 at once")
+    options = ("--platforms", "line", "--lanes", "line.reply: 100000 at once")
 
     def __init__(self, plan: Plan, directory: Path, core: int) -> None:
         self.plan = plan
@@ -184,7 +184,15 @@ class Simulating:
             f"http://{LOCALHOST}:{server.port}/callback/line",
         ]
         command += ["--rate", f"{plan.rate:.0f}/s", "--seconds", f"{SETTLE_S + plan.seconds + 2:.0f}s", "--batch", "10"]
-        command += ["--users", "1000000", "--latency", "{:g}-{:g}s".format(*WAIT_S), "--wait", "60s"]
+        command += [
+            "--users",
+            "1000000",
+            "--latency",
+            "{:g}-{:g}s".format(*WAIT_S),
+            "--wait",
+            "60s",
+            "--no-rate-limits",
+        ]
         command += ["--api-port", str(self.api_port), "--json", str(self.json)]
         self.process = subprocess.Popen(
             pinned(command, self.core),

@@ -93,6 +93,7 @@ SEED: Final = kinds.integer(0, 10**18)
 @_option("--drop", options.SHARE, "0", "Share of requests whose connection closes after the message was accepted.")
 @_option("--down", options.DOWN, None, "For how long, and from when, nobody can connect to the API.")
 @_option("--reply-window", options.SPAN, "60s", "How long LINE's reply tokens are good.")
+@click.option("--no-rate-limits", is_flag=True, help="Let the bot call as fast as it likes.")
 @_option("--quota", COUNT, None, "How many messages LINE lets the bot push.  [default: any number]")
 @_option("--api-port", PORT, "8100", "Port of the API on 127.0.0.1; 0: any free one.")
 @_option("--wait", options.SPAN, "60s", "How long to wait for missing answers at the end.")
@@ -128,6 +129,7 @@ def simulate(platform: str, to: str | None, mix: str, json_file: Path | None, **
         api_port=given["api_port"],
         down=given["down"],
         reply_window_s=given["reply_window"],
+        rate_limits=not given["no_rate_limits"],
         quota=given["quota"],
         wait_s=given["wait"],
     )

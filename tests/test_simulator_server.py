@@ -30,7 +30,7 @@ Raw = tuple[int, dict[str, Any]]
 class Place:
     """A simulated LINE API on a port, and a client of it."""
 
-    def __init__(self, faults: Faults | None = None, count: int | None = None) -> None:
+    def __init__(self, faults: Faults | None = None, count: int | None = None, rate_limits: bool = True) -> None:
         self.scene = Scene.of(1, 10, (("text", 1),), 1_790_000_000_000)
         self.ledger, self.calls = Ledger(), Calls()
         for number in range(200):
@@ -38,7 +38,8 @@ class Place:
         api = LineApi(self.scene, TOKEN, self.ledger, self.calls)
         if count is not None:
             api.limits = dict.fromkeys(api.limits, Limit(count=count))
-        self.app = ApiApp(api, Fates(faults or Faults(), 1), self.ledger, self.calls)
+        fates = Fates(faults or Faults(), 1)
+        self.app = ApiApp(api, fates, self.ledger, self.calls, rate_limits=rate_limits)
         self.server = ApiServer(self.app, bind(0))
         self.server.start()
 
@@ -100,6 +101,12 @@ def test_requests_over_the_rate_are_refused(make_place: MakePlace) -> None:
     assert statuses == [200, 200, 200, 429, 429]
     assert (place.calls.over_rate["reply"], place.app.windows["reply"].peak) == (2, 3)
     assert place.ledger.totals().never_why[Mishap.UNREPEATED] == 2
+
+
+def test_without_rate_limits_a_bot_may_call_as_fast_as_it_likes(make_place: MakePlace) -> None:
+    place = make_place(count=3, rate_limits=False)
+    assert [place.reply(number)[0] for number in range(5)] == [200] * 5
+    assert place.calls.over_rate.total() == 0
 
 
 def test_a_storm_accepts_nothing(make_place: MakePlace) -> None:

@@ -22,6 +22,7 @@ from greenlet import GreenletExit
 from gbot.connection import HttpSettings, Timeouts
 from gbot.http_parser import Bounds
 from gbot.httpd import Server
+from gbot.limiter import Limit
 from gbot.listener import Listener, listen
 from gbot.simulator.calls import DROPPED, Calls
 from gbot.simulator.faults import DROP, FAIL, HIDE, STORM, Fate, Fates
@@ -35,6 +36,7 @@ BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 CONNECTIONS_MAX: Final = 100_000  # as many as the open-file limit lets there be
 IDLE_S: Final = 300.0
 STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+NO_LIMIT: Final = Limit()
 NOWHERE: Final = "elsewhere"  # in place of an endpoint, for a path that the API does not have
 
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -44,7 +46,13 @@ class ApiApp:
     """The application."""
 
     def __init__(
-        self, api: Api, fates: Fates, ledger: Ledger, calls: Calls, clock: Callable[[], float] = time.monotonic
+        self,
+        api: Api,
+        fates: Fates,
+        ledger: Ledger,
+        calls: Calls,
+        clock: Callable[[], float] = time.monotonic,
+        rate_limits: bool = True,
     ) -> None:
         self._api = api
         self._fates = fates
@@ -52,7 +60,7 @@ class ApiApp:
         self._calls = calls
         self._clock = clock
         self.ending = False  # the run is over: what is cut off from now on is not the API's fault
-        self.windows = {endpoint: Window(limit) for endpoint, limit in api.limits.items()}
+        self.windows = {endpoint: Window(limit if rate_limits else NO_LIMIT) for endpoint, limit in api.limits.items()}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         number = self._calls.begin()

@@ -22,5 +22,6 @@ class Settings:
     api_port: int = 0
     down: tuple[float, float] | None = None
     reply_window_s: float = 60.0
+    rate_limits: bool = True  # False: the bot may call as fast as it likes
     quota: int | None = None
     wait_s: float = 60.0

@@ -28,7 +28,7 @@ def build(settings: Settings) -> Play:
     scene = Scene.of(settings.seed, settings.users, settings.traffic.mix, time.time_ns() // 1_000_000, address)
     ledger, calls = Ledger(), Calls()
     webhook, api = _platform(settings, scene, ledger, calls)
-    app = ApiApp(api, Fates(settings.faults, settings.seed), ledger, calls)
+    app = ApiApp(api, Fates(settings.faults, settings.seed), ledger, calls, rate_limits=settings.rate_limits)
     server = ApiServer(app, listener)
     postman = None
     if settings.to is not None and settings.traffic.rate:
