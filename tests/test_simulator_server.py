@@ -63,8 +63,8 @@ MakePlace = Callable[..., Place]
 def make_place() -> Iterator[MakePlace]:
     made: list[Place] = []
 
-    def make(faults: Faults | None = None, count: int | None = None) -> Place:
-        made.append(Place(faults, count))
+    def make(faults: Faults | None = None, count: int | None = None, rate_limits: bool = True) -> Place:
+        made.append(Place(faults, count, rate_limits))
         return made[-1]
 
     yield make
