@@ -2,7 +2,9 @@
 
 **Replies are packed.** ``ctx.reply`` collects; what was collected leaves as one reply when the handler has ended well,
 or before a push, so that messages arrive in the order in which they were written. ``ctx.flush`` sends it at once. A
-handler that fails, or ends with Retry or Drop, has therefore not replied unless it has flushed.
+handler that fails, or ends with Retry or Drop, has therefore not replied unless it has flushed. Should a run that has
+replied be followed by another (its worker was killed, or what came after the reply failed), the platform refuses the
+second reply, and that is as good as having replied.
 
 **Pushes are sent at once** and have a retry key that a later run of the same handler computes again: a push that has
 arrived does not arrive a second time, on platforms with retry keys.
@@ -23,7 +25,7 @@ import msgspec
 
 from gbot.directory import Change, Directory, StateChange, UserForgotten
 from gbot.draft import STATE_KEPT_MAX_S, Draft
-from gbot.errors import MessageRefused, ReplyRefused, ReplyTokenExpired, SendError
+from gbot.errors import MessageRefused, ReplyRefused, ReplyTokenExpired, ReplyTokenRefused, SendError
 from gbot.event import Event, Message
 from gbot.sender import Content, Quota, Sender
 from gbot.user import User
@@ -51,15 +53,23 @@ class Context:
     """One event on its way through a handler, and the ways to answer it."""
 
     __slots__ = (
-        *("_draft", "_log", "_pushed", "_received_ms", "_replied", "_replies", "_services"),
+        *("_again", "_draft", "_log", "_pushed", "_received_ms", "_replied", "_replies", "_services"),
         *("args", "attempt", "event"),
     )
 
-    def __init__(self, event: Event, services: Services, attempt: int = 1, received_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        event: Event,
+        services: Services,
+        attempt: int = 1,
+        received_ms: int | None = None,
+        again: bool = False,
+    ) -> None:
         self.event = event
         self.attempt = attempt  # 1 in the first run, 2 in the next …
         self.args = ""  # what follows the command, for handlers of @bot.command
         self._received_ms = received_ms
+        self._again = again  # an earlier run may have replied
         self._services = services
         self._replies: list[Message] | None = None
         self._replied = 0  # messages of replies that have been sent, or may have been
@@ -151,6 +161,10 @@ class Context:
         self._replied += len(sending)  # before the wait: another greenlet of the handler may reply as well
         try:
             self._services.sender.reply(self.event, sending, left_s)
+        except ReplyTokenRefused as error:
+            if not self._again:
+                raise
+            self.log.info("Not replied again, as an earlier run of the handler has done so: %s", error)
         except SendError as error:
             if not error.final:
                 self._replied -= len(sending)

@@ -163,7 +163,7 @@ class Execution:
         services = self._services.get(event.platform)
         if services is None:
             return self._failure(entry, f"the platform {event.platform} is not served", None)
-        ctx = Context(event, services, entry.attempts + 1, entry.received_ms)
+        ctx = Context(event, services, entry.attempts + 1, entry.received_ms, entry.again)
         try:
             internal = self._internal.get(event.kind)
             if internal is not None:

@@ -22,7 +22,7 @@ An inbox is handed the dispatcher once, at ``start``: it submits what is to run 
 room frees. An entry carries the claim under which it was handed out; settling an entry that was meanwhile taken away
 (its worker was thought gone) is refused and counted as late, so an entry never ends twice.
 
-Implementations live in ``inboxes/``; worker.py picks one by URL.
+Implementations live in ``inboxes/``; engine.py picks one by URL.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     claim: int = 0  # under which it was handed out; settling needs it
     attempts: int = 0  # runs that have failed so far
     received_ms: int = 0  # when gbot accepted it, in milliseconds since 1970
+    again: bool = False  # it has been handed out before, so that a part of what its handler does may be done
     size_bytes: int = 0  # its share of the delivery's body, where memory is what is bounded
 
 

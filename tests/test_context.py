@@ -29,6 +29,7 @@ from gbot.errors import (
     RecipientGone,
     ReplyRefused,
     ReplyTokenExpired,
+    ReplyTokenRefused,
     ResultUnknown,
     StateRefused,
 )
@@ -220,6 +221,21 @@ def test_a_reply_that_may_have_arrived_counts_as_made(error: Exception) -> None:
         ctx.reply("second")
     ctx.finish()
     assert outbox.texts() == ["first"]
+
+
+def test_a_reply_that_an_earlier_run_has_made_is_as_good_as_made() -> None:
+    outbox = Outbox(ONE_REPLY)
+    outbox.error = ReplyTokenRefused("Invalid reply token", 400)
+    ctx = Context(text_event("x", "anna"), services(outbox), again=True)
+    ctx.reply("again")
+    ctx.finish()
+    with pytest.raises(ReplyRefused, match="has been replied to"):
+        ctx.reply("second")
+    first = Context(text_event("x", "anna"), services(outbox))
+    first.reply("too late, or somebody else has the token")
+    with pytest.raises(ReplyTokenRefused) as raised:
+        first.finish()
+    assert raised.value.final
 
 
 @pytest.mark.parametrize("error", NOT_ARRIVED, ids=repr)

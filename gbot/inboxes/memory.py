@@ -70,7 +70,7 @@ class MemoryInbox:
             self._refuse(count, share * count)
         now_ms, numbers, seen = time.time_ns() // 1_000_000, self._numbers, self._seen
         entries = [
-            Entry(next(numbers), event, 0, 0, now_ms, share)
+            Entry(next(numbers), event, 0, 0, now_ms, size_bytes=share)
             for event in events
             if event.id is None or seen.add(event.platform, event.id, now_ms)
         ]
@@ -111,8 +111,8 @@ class MemoryInbox:
                 self._let_go(conversation, entry.number)
 
     def _try_later(self, entry: Entry, outcome: Outcome) -> None:
-        again = msgspec.structs.replace(entry, attempts=entry.attempts + outcome.counted)
-        heapq.heappush(self._retries, (time.monotonic() + outcome.after_s, again.number, again))
+        later = msgspec.structs.replace(entry, attempts=entry.attempts + outcome.counted, again=True)
+        heapq.heappush(self._retries, (time.monotonic() + outcome.after_s, later.number, later))
         conversation = entry.event.conversation
         if self._strict and conversation is not None:
             self._behind.setdefault(conversation, Behind()).first.add(entry.number)

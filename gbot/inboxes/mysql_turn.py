@@ -50,7 +50,10 @@ CLAIM: Final = (
     f"SELECT number, LENGTH(event), rescues FROM gbot_entries FORCE INDEX (by_state) WHERE {READY}"
     " ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED"
 )
-CLAIMED: Final = "SELECT number, attempts, received_ms, event FROM gbot_entries WHERE number IN %s ORDER BY number"
+CLAIMED: Final = (
+    "SELECT number, attempts, received_ms, error <> '' OR rescues > 0, event FROM gbot_entries"
+    " WHERE number IN %s ORDER BY number"
+)
 # The beat is by the database's clock; the number that comes back without a query of its own is the distance between
 # two numbers of one INSERT, times two, plus 1 if an entry is ready.
 FENCE: Final = (
@@ -284,9 +287,9 @@ class Turn:
                 f"UPDATE gbot_entries SET state = {Place.RUNNING}, claim = %s WHERE number IN %s", (self._life, part)
             )
         claimed: list[Entry] = []
-        for number, attempts, received_ms, text in rows:
+        for number, attempts, received_ms, again, text in rows:
             try:
-                claimed.append(Entry(number, decode_event(text), self._life, attempts, received_ms))
+                claimed.append(Entry(number, decode_event(text), self._life, attempts, received_ms, bool(again)))
             except UNREADABLE as error:
                 self._bury(number, unreadable(error))
         return claimed, len(found) == self._work.claim_max or len(taken) < len(found)

@@ -36,7 +36,7 @@ from gbot.inboxes.store import (
     unreadable,
 )
 
-_decode_claimed = msgspec.json.Decoder(list[tuple[int, int, int, Event]]).decode
+_decode_claimed = msgspec.json.Decoder(list[tuple[int, int, int, int, Event]]).decode
 
 
 def _conversation(event: Event) -> str | None:
@@ -246,7 +246,8 @@ def _taken(db: Database, keys: Iterable[str | None], strict: bool) -> set[str]:
 
 # Sizes come first: what is too much for one turn is counted, and not read. Suspects are taken alone.
 READY: Final = f"""SELECT count(*), '[' || ifnull(group_concat(
-        '[' || e.number || ',' || e.attempts || ',' || e.received_ms || ',' || e.event || ']')
+        '[' || e.number || ',' || e.attempts || ',' || e.received_ms || ',' || (e.error <> '' OR e.rescues > 0)
+            || ',' || e.event || ']')
         FILTER (WHERE found.before = 0 OR (found.before < ? AND found.suspects = 0)), '') || ']'
     FROM (SELECT number, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before,
             sum(rescues >= {SUSPECT_RESCUES}) OVER (ROWS UNBOUNDED PRECEDING) AS suspects
@@ -279,7 +280,10 @@ def claim(db: Database, life: int, work: Work, policy: Policy) -> Claimed:
         rows = _decode_claimed(text)
     if rows:
         db.execute(CLAIM, (life, json_text([row[0] for row in rows])))
-    running = [Entry(number, event, life, attempts, received_ms) for number, attempts, received_ms, event in rows]
+    running = [
+        Entry(number, event, life, attempts, received_ms, again > 0)
+        for number, attempts, received_ms, again, event in rows
+    ]
     return Claimed(running, count == work.claim_max or len(rows) < count)
 
 

@@ -451,6 +451,17 @@ def whole_event(raw: Any, number: int) -> Event:
     )
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_an_entry_that_is_tried_again_says_so(make: Maker, counted: bool) -> None:
+    bench = make()
+    bench.put(text_event("x"))
+    wait_until(lambda: len(bench.out) == 1)
+    assert not bench.out[0].again
+    bench.inbox.settle(bench.out[0], Outcome(State.RETRY, "not yet", counted=counted))
+    wait_until(lambda: len(bench.out) == 2)
+    assert (bench.out[1].again, bench.out[1].attempts) == (True, counted)
+
+
 @pytest.mark.parametrize("pool", [1000, 0], ids=["run at once", "read back"])
 def test_events_come_out_as_they_went_in(make: Maker, pool: int) -> None:
     bench = make(pool=pool)

@@ -443,7 +443,7 @@ def test_what_is_to_be_tried_again_waits_until_it_is_due(worker: Worker) -> None
     worker.now_ms += 1
     assert worker.tidy_all().woken == 1
     again = worker.claim()
-    assert again == [Entry(running[0].number, running[0].event, worker.life, 1, LONG_AGO_MS)]
+    assert again == [Entry(running[0].number, running[0].event, worker.life, 1, LONG_AGO_MS, again=True)]
     worker.settle(Outcome(State.DEAD, "again"), *again)
     record = worker.record_of("a")
     assert (record.attempts, record.error, record.due_ms) == (2, "again", None)
@@ -724,6 +724,25 @@ def test_the_entries_of_a_worker_that_is_gone_are_rescued(hire: HireWorker) -> N
     with pytest.raises(LifeEnded):
         gone.turn(events=[event_of("z")])
     assert here.tidy_all().lives_ended == ()
+
+
+def test_an_entry_that_was_run_before_says_so(hire: HireWorker) -> None:
+    gone, here = hire(), hire()
+    gone.settle(RETRY_AT_ONCE, *gone.run(event_of("failed")))
+    gone.settle(Outcome(State.RETRY, "the API is away", counted=False), *gone.run(event_of("put off")))
+    gone.settle(RELEASED, *gone.run(event_of("given back")))
+    gone.run(event_of("rescued"))
+    gone.put(event_of("new"))
+    gone.vanish()
+    here.tidy_all()
+    entries = here.turn(claim_max=10).running
+    assert {entry.event.text: entry.again for entry in entries} == {
+        "failed": True,
+        "put off": True,
+        "given back": False,
+        "rescued": True,
+        "new": False,
+    }
 
 
 def test_an_entry_that_took_too_many_workers_with_it_is_dead(hire: HireWorker) -> None:
