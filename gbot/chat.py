@@ -177,7 +177,7 @@ class Chat:
         width = max(len(command.usage) for command in COMMANDS.values())
         for command in COMMANDS.values():
             self._say(f"{command.usage:<{width}}  {command.sentence}")
-        self._say("Anything else is a text; with two strokes, //help reaches the bot as /help.")
+        self._say("Anything else is a text; with two slashes, //help reaches the bot as /help.")
 
     def quit(self, rest: str) -> bool:
         return False

@@ -40,7 +40,7 @@ def _help(row: Setting) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def setting_options(command: F) -> F:
@@ -67,7 +67,8 @@ def run() -> None:
     except StartError as error:
         _fail(error, EXIT_START)
     except click.ClickException as error:
-        _fail(Exception(f"{error.format_message()} See gbot --help, or gbot COMMAND --help."), EXIT_SETTING)
+        sentence = " ".join(error.format_message().split()).rstrip(".,")
+        _fail(Exception(f"{sentence}. See gbot --help, or gbot COMMAND --help."), EXIT_SETTING)
     except click.Abort:
         sys.exit(EXIT_START)
 

@@ -133,7 +133,9 @@ def lanes() -> Kind:
             raise ValueError
         return tuple(lanes.items())
 
-    return Kind("limits such as 'line.push: 500/s; line.all: 1 at once, 100ms apart'", read, "LIMITS")
+    return Kind(
+        "limits such as 'line.push: 500/s; line.multicast: 100/s' or 'line.all: 1 at once, 100ms apart'", read, "LIMITS"
+    )
 
 
 ADDRESS = listening()

@@ -200,7 +200,7 @@ def limit_text(limit: Limit) -> str:
 
 
 def read_lanes(text: str) -> dict[str, Limit]:
-    """Limits by lane, as in ``line.push: 500/s; line.all: 1 at once, 100ms apart``; ``all``: one lane for the platform.
+    """Limits by lane, as in ``line.push: 500/s; messenger.all: 1 at once``; ``all``: one lane for the platform.
 
     Raises ValueError.
     """

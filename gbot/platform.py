@@ -1,7 +1,7 @@
 """The contract every chat platform fulfils: bytes in, events out; messages in, API requests out.
 
 A platform is pure: it does no I/O, reads no clock and keeps no state, so it can be tested with values alone. Its
-implementations live in ``platforms/``; worker.py picks them by name.
+implementations live in ``platforms/``; engine.py picks them by name.
 
 =========  ==============================================================================================
 verify     raises BadSignature unless the platform itself sent these bytes

@@ -79,7 +79,7 @@ SEED: Final = kinds.integer(0, 10**18)
 @_option("--events", COUNT, None, "How many events; without it and --seconds, until Ctrl-C.")
 @_option("--seconds", options.SPAN, None, "For how long events are sent.")
 @_option("--batch", options.BATCH, "1", "Events in one delivery.")
-@_option("--burst", options.BURST, None, "FACTOR times the rate in the last second of every EVERY.")
+@_option("--burst", options.BURST, None, "FACTOR times the rate in the last second of every EVERY, such as 20@10s.")
 @_option("--users", USERS, "100", "How many users write.")
 @click.option(
     "--mix", default="text", metavar="KIND=N,…", help=f"Kinds of events with weights; {KINDS_KNOWN}.  [default: text]"
@@ -91,7 +91,7 @@ SEED: Final = kinds.integer(0, 10**18)
 @_option("--fail", options.SHARE, "0", "Share of the API's answers that are 5xx; half of them accepted the message.")
 @_option("--storm", options.SHARE, "0", "Share of the API's answers that are 429, 20 in a row.")
 @_option("--drop", options.SHARE, "0", "Share of requests whose connection closes after the message was accepted.")
-@_option("--down", options.DOWN, None, "For how long, and from when, nobody can connect to the API.")
+@_option("--down", options.DOWN, None, "For how long, and from when, nobody can connect to the API, such as 30s@1m.")
 @_option("--reply-window", options.SPAN, "60s", "How long LINE's reply tokens are good.")
 @click.option("--no-rate-limits", is_flag=True, help="Let the bot call as fast as it likes.")
 @_option("--quota", COUNT, None, "How many messages LINE lets the bot push.  [default: any number]")
@@ -179,11 +179,11 @@ def _play(settings: Settings, made_up: Sequence[str]) -> Verdict:
 
 
 def _preparations(platform: str, address: str, made_up: Sequence[str]) -> list[str]:
-    """What the bot has to be started with."""
+    """What the bot has to be started with, to be copied into a shell."""
     lines = [f"Simulated {platform} API at {address}. gbot serve needs, before it starts:"]
-    lines += [f"  {name}={address}{path}" for name, path in BASES[platform].items()]
+    lines += [f"  export {name}={address}{path}" for name, path in BASES[platform].items()]
     for name in SHARED[platform]:
-        lines.append(f"  {name}={MADE_UP}" if name in made_up else f"  {name} as it is set here")
+        lines.append(f"  export {name}={MADE_UP}" if name in made_up else f"  {name} as it is set here")
     return lines
 
 

@@ -209,7 +209,8 @@ def test_help_lists_every_setting_and_its_default() -> None:
         sentence = " ".join(row.sentence.split())
         assert sentence in text, row.name
         if isinstance(row.default, str | int | float):
-            shown = f"{row.default:g}" if isinstance(row.default, float) else row.default
+            is_whole = isinstance(row.default, float) and row.default.is_integer()
+            shown = int(row.default) if is_whole else row.default
             assert f"{sentence} [default: {shown}]" in text
     assert "--config" in text
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from gbot import Bot, Event
+from gbot.platform import Limits
+from gbot.platforms import line_api, messenger_api
 from gbot.testing import Client
 from tests.rig import Rig
 
@@ -79,7 +81,7 @@ def test_its_image_handler_answers_with_one_reply(tmp_path: Path) -> None:
     client = Client(bot_with(HANDLERS[0].replace("/srv/pictures/", f"{tmp_path}/")))
     answers = client.image(b"a picture")
     assert [sent.how for sent in answers] == ["typing", "reply", "reply"]
-    assert answers.texts == ["Anna, that are 9 bytes.", "Thank you!"]
+    assert answers.texts == ["Anna, that is 9 bytes.", "Thank you!"]
     [picture] = tmp_path.iterdir()
     assert picture.read_bytes() == b"a picture"
 
@@ -88,7 +90,7 @@ def test_its_dinner_is_announced() -> None:
     client = Client(bot_with(HANDLERS[0], all_users=lambda: [f"U{number}" for number in range(501)]))
     answers = client.text("/everybody")
     assert answers.texts == ["Dinner is ready."] * 3
-    assert [(sent.how, len(sent.to)) for sent in answers] == [("multicast", 2), ("multicast", 500), ("multicast", 1)]
+    assert [(sent.how, len(sent.to)) for sent in answers] == [("multicast", 2), ("multicast", 500), ("push", 1)]
 
 
 def test_its_test_passes(tmp_path: Path) -> None:
@@ -104,3 +106,9 @@ def test_the_commands_it_names_exist() -> None:
     for command in ("deploy/try", "tests/run", "deploy/venv", "deploy/packages", "bench/scenario1.py"):
         assert command in README
         assert (root / command).is_file()
+
+
+@pytest.mark.parametrize("limits", [line_api.LIMITS, messenger_api.LIMITS], ids=["line", "messenger"])
+def test_it_names_every_lane(limits: Limits) -> None:
+    bullet = README.partition("- **Limits.**")[2].partition("\n- **")[0]
+    assert [lane for lane in limits.lanes if f"``{lane}``" not in bullet] == []

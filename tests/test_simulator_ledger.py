@@ -170,7 +170,7 @@ def test_a_reply_that_was_lost_by_the_api_is_excused_and_told() -> None:
 @pytest.mark.parametrize(
     ("mishap", "reason"),
     [
-        (None, "no message for it came"),
+        (None, "no message came with its reply token, or quoting it"),
         (Mishap.EXPIRED, "the reply came when its token had expired"),
         (Mishap.REUSED, "the reply came with a token that had been used"),
         (Mishap.REFUSED, "the platform does not take such a message"),
@@ -237,7 +237,7 @@ def full_verdict() -> Verdict:
         for _ in range(times):
             calls.begin()
             calls.end(endpoint, status)
-    calls.storms, calls.expired, calls.saved, calls.messages = 2, 1, 0, 1200
+    calls.storms, calls.expired, calls.strange, calls.messages = 2, 1, 3, 1200
     window = Window(Limit(count=2000))
     for number in range(90):
         window.admit(number / 1000)
@@ -247,7 +247,7 @@ def full_verdict() -> Verdict:
 def test_the_verdict_as_people_see_it() -> None:
     *table, _, sentence = screen.report(full_verdict())
     assert sentence == (
-        "Not good: 1 event never answered (no message for it came); "
+        "Not good: 1 event never answered (no message came with its reply token, or quoting it); "
         "1 event answered more than once (nothing had gone wrong with the first one)."
     )
     assert "\n".join(table) == (
@@ -262,15 +262,15 @@ Verdict on line after 12.3 s, seed 1
   answered twice          1
                           1  nothing had gone wrong with the first one
   never answered          2
-                          1  no message for it came
+                          1  no message came with its reply token, or quoting it
                           1  the API answered the reply with 5xx and did not accept it; a reply may not be repeated
 
-  API calls           1,204  2 met a storm of 429
+  API calls           1,204  2 met a storm of 429, 3 with a reply token of another run, or made up
     push                  2  429: 2   at most 0 in 1 s of 2,000
     reply             1,202  200: 1,200  503: 1  dropped: 1   at most 90 in 1 s of 2,000
-  limits broken           1
+  rules broken            1
                           1  replies with a token that had expired
-  saved calls             0  by multicast, for 1,200 messages to users"""
+  calls saved             0  by multicast, for 1,200 messages to users"""
     )
 
 

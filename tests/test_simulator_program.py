@@ -198,7 +198,7 @@ def test_the_sdk_is_refused_what_line_refuses(simulated: Simulated, taker: Taker
     assert simulated.code == 1
     assert (verdict["api"]["bad"], verdict["api"]["reused_tokens"]) == (2, 1)
     assert "1 reply with a token that had been used" in verdict["sentence"]
-    assert f"{EVENTS - 1} events never answered (no message for it came)" in verdict["sentence"]
+    assert f"{EVENTS - 1} events never answered (no message came with its reply token" in verdict["sentence"]
 
 
 def test_the_first_ctrl_c_ends_the_sending_and_the_second_the_waiting(
@@ -258,6 +258,7 @@ def test_made_up_secrets_are_shown() -> None:
         (["line", "--rate", "0", "--fail", "60%", "--drop", "50%"], "more than 100% together"),
         (["line", "--to", "ftp://bot"], "expected an address that begins with https:// or http://"),
         (["telegram"], "'telegram' is not one of 'line', 'messenger'"),
+        ([], "Missing argument '{line|messenger}'. Choose from: line, messenger. See gbot --help"),
     ],
 )
 def test_wrong_usage_is_said(arguments: list[str], sentence: str) -> None:

@@ -90,7 +90,17 @@ def test_a_long_list_of_users_takes_several_requests() -> None:
     def handler(ctx: Context) -> None:
         ctx.push("news", to=[f"U{number:032x}" for number in range(501)])
 
-    assert [len(sent.to) for sent in client_of(handler).text("hi")] == [500, 1]
+    answers = client_of(handler).text("hi")
+    assert [(sent.how, len(sent.to)) for sent in answers] == [("multicast", 500), ("push", 1)]
+
+
+def test_a_list_may_hold_groups_and_more_messages_than_a_request() -> None:
+    def handler(ctx: Context) -> None:
+        ctx.push(*"123456", to=["U" + "1" * 32, "C" + "2" * 32, "U" + "3" * 32])
+
+    answers = client_of(handler).text("hi")
+    assert [(sent.how, sent.to[0][0]) for sent in answers] == [("push", "C")] * 6 + [("multicast", "U")] * 6
+    assert answers.texts == [*"123456"] * 2
 
 
 def test_broadcasts_leave_after_the_handler() -> None:
@@ -106,7 +116,7 @@ def test_broadcasts_leave_after_the_handler() -> None:
     answers = client.text("hi")
     assert [(sent.how, sent.text) for sent in answers] == [
         ("push", "first"),
-        ("multicast", "to some"),
+        ("push", "to some"),  # one user needs no multicast
         ("announcement", "to all"),
     ]
     assert answers.ended == "done"

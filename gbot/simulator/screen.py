@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from gbot.simulator.verdict import Endpoint, Sent, Times, Verdict
+from gbot.simulator.verdict import Endpoint, Sent, Times, Verdict, counted
 
 BAR: Final = 30  # characters
 CLASSES: Final = ("2xx", "4xx", "429", "5xx", "dropped")
@@ -52,7 +52,7 @@ def live(now: Progress) -> list[str]:
     )
     lines += ["", f"  {_rest(now)}", ""]
     state = "up" if now.api_is_up else "DOWN"
-    lines.append(f"  API {state}, {now.waiting:,} requests being answered")
+    lines.append(f"  API {state}, {counted(now.waiting, 'request')} being answered")
     if now.calls:
         lines.append("")
         rows = [(name, *_classes(now.calls[name])) for name in sorted(now.calls)]
@@ -86,7 +86,7 @@ def report(verdict: Verdict) -> list[str]:
         ("API calls", f"{api.calls:,}", _calls(verdict)),
         *((f"  {name}", f"{_sum(endpoint):,}", _endpoint(endpoint)) for name, endpoint in api.endpoints.items()),
         *_broken(verdict),
-        ("saved calls", f"{api.saved_by_multicast:,}", f"by multicast, for {api.messages:,} messages to users"),
+        ("calls saved", f"{api.saved_by_multicast:,}", f"by multicast, for {api.messages:,} messages to users"),
     ]
     width = max(len(row[0]) for row in rows)
     numbers = max(len(row[1]) for row in rows)
@@ -113,10 +113,9 @@ def _broken(verdict: Verdict) -> list[Sequence[str]]:
         "requests faster than the platform allows": sum(endpoint.over_rate for endpoint in api.endpoints.values()),
         "replies with a token that had been used": api.reused_tokens,
         "replies with a token that had expired": api.expired_tokens,
-        "replies with a token of another run, or made up": api.strange_tokens,
         "requests that the platform does not take": api.bad,
     }
-    rows: list[Sequence[str]] = [("limits broken", f"{sum(counts.values()):,}", "")]
+    rows: list[Sequence[str]] = [("rules broken", f"{sum(counts.values()):,}", "")]
     return rows + [("", f"{count:,}", what) for what, count in counts.items() if count]
 
 
@@ -125,6 +124,7 @@ def _calls(verdict: Verdict) -> str:
     parts = [f"{api.storms:,} met a storm of 429"] if api.storms else []
     parts += [f"{api.cut:,} cut off when the API went down"] if api.cut else []
     parts += [f"{api.repeated:,} known by their retry key"] if api.repeated else []
+    parts += [f"{api.strange_tokens:,} with a reply token of another run, or made up"] if api.strange_tokens else []
     return ", ".join(parts)
 
 

@@ -34,7 +34,7 @@ REASONS: Final[Mapping[Mishap, str]] = {
     Mishap.REUSED: "the reply came with a token that had been used",
     Mishap.REFUSED: "the platform does not take such a message",
 }
-UNASKED: Final = "no message for it came"
+UNASKED: Final = "no message came with its reply token, or quoting it"
 UNPROVOKED: Final = "nothing had gone wrong with the first one"
 
 

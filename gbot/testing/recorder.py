@@ -1,4 +1,7 @@
-"""The way out of a bot under test: what would leave is encoded for its platform, as it would be, and then kept."""
+"""The way out of a bot under test: what would leave is encoded for its platform, as it would be, and then kept.
+
+It is cut into requests as ``outbound/api_sender.py`` cuts it, but nothing is merged.
+"""
 
 from __future__ import annotations
 
@@ -51,15 +54,13 @@ class Recorder:
             self._keep_all("push", (to,), some)
 
     def multicast(self, to: Sequence[str], messages: Sequence[Message], retry_key: str) -> None:
-        count_max = self.limits.recipients_per_multicast
-        if count_max == 1:
-            for user_id in to:
-                self.push(user_id, messages, retry_key)
-            return
-        for start in range(0, len(to), count_max):
-            some = tuple(to[start : start + count_max])
-            self._platform.encode(Multicast(some, messages, retry_key))
-            self._keep_all("multicast", some, messages)
+        for recipients in self._groups(to):
+            if len(recipients) == 1:
+                self.push(recipients[0], messages, retry_key)
+                continue
+            for some in self._in_requests(messages):
+                self._platform.encode(Multicast(recipients, some, retry_key))
+                self._keep_all("multicast", recipients, some)
 
     def announce(self, messages: Sequence[Message], retry_key: str) -> None:
         self._platform.encode(Announcement(messages, retry_key))
@@ -86,6 +87,15 @@ class Recorder:
         count_max = self.limits.messages_per_request
         for start in range(0, len(messages), count_max):
             yield messages[start : start + count_max]
+
+    def _groups(self, to: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """Recipients who share a request; first those that take part in no multicast."""
+        count_max = self.limits.recipients_per_multicast
+        together = [one for one in to if count_max > 1 and self._platform.may_multicast(one)]
+        shared = set(together)
+        yield from ((one,) for one in to if one not in shared)
+        for start in range(0, len(together), count_max):
+            yield tuple(together[start : start + count_max])
 
     def _keep_all(self, how: How, to: tuple[str, ...], messages: Sequence[Message]) -> None:
         if how != "reply":
