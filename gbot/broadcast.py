@@ -71,6 +71,10 @@ class Broadcast:
         self.id = broadcast_id
         self._tally = tally
 
+    def __repr__(self) -> str:
+        progress = self.progress()
+        return f"<Broadcast {self.id}: {progress.parts_done} of {progress.parts} parts done>"
+
     def progress(self) -> Progress:
         """How far it has come."""
         return self._tally.progress()

@@ -219,8 +219,14 @@ class Context:
             raise MessageRefused("expected messages of JSON values only, to ids of users; nothing was sent") from None
 
     def typing(self, seconds: float = TYPING_S) -> None:
-        """Show the user that an answer is being prepared, for so long or until it comes. Raises SendError."""
-        self._services.sender.typing(self.event, seconds)
+        """Show the user that an answer is being prepared, for so long or until it comes.
+
+        Only a nicety: where the platform cannot show it, as LINE in groups, or does not at the moment, nothing happens.
+        """
+        try:
+            self._services.sender.typing(self.event, seconds)
+        except SendError as error:
+            self.log.debug("Not shown that an answer is being prepared: %s", error)
 
     def quota(self) -> Quota:
         """How many messages may be sent this month, and how many were. Raises SendError."""
@@ -270,7 +276,10 @@ class Context:
         self._drafted().kept_s = float(seconds)
 
     def forget(self) -> None:
-        """Remove what is stored of the user, and the state of the conversation, when the handler has ended well."""
+        """Remove what is stored of the user, and the state of the conversation, when the handler has ended well.
+
+        Of somebody who leaves with this event, the id is kept as that of one who has left, so that nothing is pushed.
+        """
         self._draft = Draft(None, forgotten=True)
 
     # What the execution asks.

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from gbot.bot import Bot
 from gbot.broadcast import ANNOUNCEMENT, PART, Broadcaster
@@ -30,7 +31,7 @@ from gbot.inboxes.memory import MemoryInbox
 from gbot.inboxes.mysql import MySqlStore
 from gbot.inboxes.sqlite import SqliteStore
 from gbot.inboxes.store import Desk, Policy
-from gbot.limiter import Limit
+from gbot.limiter import ALL
 from gbot.outbound.api import Api
 from gbot.outbound.api_sender import ApiSender, SenderStatistics
 from gbot.outbound.console import ConsoleSender
@@ -48,7 +49,6 @@ from gbot.webhook import Intake, application
 log = logging.getLogger(__name__)
 
 WAITING_BESIDE_HANDLERS_MAX = 1000  # greenlets that authors start themselves
-ALL = "all"  # the lane that stands for every endpoint
 SETTLE_S = 2.0  # for outcomes to be written down when the handlers' time is over
 DESK_READ_TIMEOUT_S = 600.0  # people who count millions of entries, or change their table, have the time
 
@@ -85,22 +85,28 @@ def build_sender(platform: Platform, transport: Transport, config: Config) -> Se
     """The way out to a platform, in the lanes that it and the operator allow."""
     if platform.name == "plain":
         return ConsoleSender()
-    lanes = config.lanes_of(platform.name)
-    _check_lanes(platform, lanes)
-    api = Api(platform, transport, lanes, waiting_max=config.pool + WAITING_BESIDE_HANDLERS_MAX)
+    api = Api(
+        platform, transport, config.lanes_of(platform.name), waiting_max=config.pool + WAITING_BESIDE_HANDLERS_MAX
+    )
     return ApiSender(platform, api, config.merge_window)
 
 
-def _check_lanes(platform: Platform, lanes: Mapping[str, Limit]) -> None:
-    """Raise ConfigError for a lane that the platform does not have."""
-    if ALL in lanes and len(lanes) > 1:
-        raise ConfigError("lanes", f"{platform.name}.{ALL} alone, or single endpoints", "both", "the settings")
-    for endpoint in lanes:
-        if endpoint != ALL and endpoint not in platform.limits.lanes:
-            known = ", ".join([*platform.limits.lanes, ALL])
-            raise ConfigError(
-                "lanes", f"endpoints of {platform.name}: {known}", f"{platform.name}.{endpoint}", "the settings"
-            )
+def check_lanes(config: Config, platforms: Sequence[Platform]) -> None:
+    """Raise ConfigError for the limit of a lane that no platform has: the operator would count on it."""
+    endpoints = {platform.name: platform.limits.lanes for platform in platforms}
+    for name, _ in config.lanes or ():
+        platform, _, endpoint = name.partition(".")
+        if not endpoints.get(platform):
+            served = ", ".join(name for name, lanes in endpoints.items() if lanes) or "none that has an API"
+            _refuse_lanes(f"lanes of platforms that are served ({served})", name)
+        if endpoint != ALL and endpoint not in endpoints[platform]:
+            _refuse_lanes(f"endpoints of {platform}: {', '.join([*endpoints[platform], ALL])}", name)
+        if endpoint == ALL and len(config.lanes_of(platform)) > 1:
+            _refuse_lanes(f"{name} alone, or single endpoints of {platform}", "both")
+
+
+def _refuse_lanes(expected: str, given: str) -> NoReturn:
+    raise ConfigError("lanes", expected, given, "the settings")
 
 
 def build_inbox(config: Config) -> Inbox:
@@ -137,6 +143,7 @@ class Engine:
 
     def __init__(self, config: Config, bot: Bot) -> None:
         self.platforms = build_platforms(config)
+        check_lanes(config, self.platforms)
         self.inbox = build_inbox(config)
         self._http = make_session()
         self.transport = Transport(possible_calls(config.pool + WAITING_BESIDE_HANDLERS_MAX))

@@ -155,14 +155,16 @@ class Execution:
         outcome = self._attempt(entry, seat)
         if noted is None:
             return outcome
-        return msgspec.structs.replace(outcome, changes=(noted, *outcome.changes))
+        # Last for who has gone: that is kept when the handler forgets the user, or pushes would be sent to nobody.
+        changes = (*outcome.changes, noted) if noted.gone else (noted, *outcome.changes)
+        return msgspec.structs.replace(outcome, changes=changes)
 
     def _attempt(self, entry: Entry, seat: Seat) -> Outcome:
         """Choose the handler and run it under its timeout; every way out of it becomes one outcome."""
         event = entry.event
         services = self._services.get(event.platform)
         if services is None:
-            return self._failure(entry, f"the platform {event.platform} is not served", None)
+            return self._failure(entry, f"the platform {event.platform} is not served")
         ctx = Context(event, services, entry.attempts + 1, entry.received_ms, entry.again)
         try:
             internal = self._internal.get(event.kind)
@@ -186,7 +188,7 @@ class Execution:
             return self._not_now(entry, trouble)
         except HandlerTimeout:
             self._timed_out += 1
-            return self._failure(entry, _timeout_text(seat), None)
+            return self._failure(entry, _timeout_text(seat))
         except GreenletExit:
             return self._killed(entry, seat)
         except BaseException as error:  # also SystemExit and gevent's Timeout: a handler must not end the server
@@ -225,16 +227,20 @@ class Execution:
             return Outcome(State.DEAD, error)
         return Outcome(State.RETRY, error, self._delay(failures) if after_s is None else after_s)
 
-    def _failure(self, entry: Entry, text: str, error: BaseException | None) -> Outcome:
-        """Count it and log what becomes of the entry."""
+    def _failure(self, entry: Entry, text: str, traced: BaseException | None = None, final: bool = False) -> Outcome:
+        """Count it and log what becomes of the entry; with the traceback of ``traced``, or else with the text."""
         self._failed += 1
-        outcome = self._again_or_dead(entry, text, final=isinstance(error, SendError) and error.final)
-        what = text if error is None else "a handler failed"
-        log.error("%s: %s %s", _name(entry), what, self._consequence(entry, outcome), exc_info=error)
+        outcome = self._again_or_dead(entry, text, final=final)
+        what = text if traced is None else "a handler failed"
+        log.error("%s: %s %s", _name(entry), what, self._consequence(entry, outcome), exc_info=traced)
         return outcome
 
     def _failure_of(self, entry: Entry, ctx: Context, seat: Seat, error: BaseException) -> Outcome:
-        outcome = self._failure(entry, "".join(traceback.format_exception(error)), error)
+        final = isinstance(error, SendError) and error.final
+        if _is_of_last_reply(error):
+            outcome = self._failure(entry, f"the reply failed with {type(error).__name__}: {error};", final=final)
+        else:
+            outcome = self._failure(entry, "".join(traceback.format_exception(error)), error, final)
         if outcome.state is State.DEAD:
             self._tell_author(entry, ctx, seat, error)
         return outcome
@@ -250,7 +256,7 @@ class Execution:
     def _killed(self, entry: Entry, seat: Seat) -> Outcome:
         """By the end of a stop, which is no failure, or by the author's code."""
         seat.killed = True
-        return RELEASED if self.stopping else self._failure(entry, KILLED, None)
+        return RELEASED if self.stopping else self._failure(entry, KILLED)
 
     def _tell_author(self, entry: Entry, ctx: Context, seat: Seat, error: BaseException) -> None:
         """Call the author's error handler: an event is given up. It has what is left of the handler's time."""
@@ -270,6 +276,13 @@ class Execution:
             return f"and is tried again in {outcome.after_s:.1f} s ({attempts})"
         kept = f"kept as dead entry {entry.number}" if self._inbox.keeps else "given up"
         return f"and was {kept} after {entry.attempts + 1} attempt(s)"
+
+
+def _is_of_last_reply(error: BaseException) -> bool:
+    """Whether sending failed after the handler had ended: a traceback would show nothing of the author's."""
+    if not isinstance(error, SendError) or error.__traceback__ is None or error.__traceback__.tb_next is None:
+        return False
+    return error.__traceback__.tb_next.tb_frame.f_code is Context.finish.__code__
 
 
 def _timeout_text(seat: Seat) -> str:

@@ -50,6 +50,7 @@ SLOWED_SPACING_MAX_S: Final = 10.0
 UNLIMITED_SPACING_S: Final = 0.001  # what the slower rate is counted from where no limit is known
 PAUSE_MAX_S: Final = 24 * 3600.0
 
+ALL: Final = "all"  # in place of an endpoint: one lane for all of them
 COUNT_MAX: Final = 1_000_000
 SECONDS_MAX: Final = 31 * 24 * 3600.0
 SECONDS_MIN: Final = 0.001

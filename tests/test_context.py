@@ -890,6 +890,16 @@ def test_typing_is_shown_at_once() -> None:
     assert outbox.ways() == [("typing 20", "anna"), ("typing 5", "anna")]
 
 
+@pytest.mark.parametrize(
+    "error", [ReplyRefused("not in groups"), ApiUnavailable("?", 500), LaneBusy("?", 1.0)], ids=repr
+)
+def test_typing_is_a_nicety_that_fails_nobody(error: Exception) -> None:
+    outbox = Outbox()
+    outbox.error = error
+    context(outbox).typing()
+    assert outbox.ways() == [("typing 20", "anna")]
+
+
 def test_the_quota_and_the_content_are_the_senders() -> None:
     ctx = context(Outbox())
     assert ctx.quota() == Quota(500, 20)

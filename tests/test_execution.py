@@ -541,7 +541,8 @@ def test_who_is_there_is_stored_whatever_becomes_of_the_event(
 def test_it_is_stored_with_what_the_handler_changes() -> None:
     bot = Bot()
     bot.default(lambda ctx: ctx.forget())
-    assert Bench(bot).run(LEAVES).changes == (UserGone("plain", "anna", True, 100), UserForgotten("plain", "anna"))
+    assert Bench(bot).run(LEAVES).changes == (UserForgotten("plain", "anna"), UserGone("plain", "anna", True, 100))
+    assert Bench(bot).run(COMES).changes == (UserGone("plain", "anna", False, 200), UserForgotten("plain", "anna"))
 
 
 def test_a_handler_can_greet_somebody_who_has_come_back() -> None:

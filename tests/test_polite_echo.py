@@ -105,11 +105,13 @@ def test_a_group_member_whom_the_platform_does_not_name(client: Client) -> None:
     assert client.event("message.video", source=source, message=message).texts == ["Thank you for the video."]
 
 
-def test_who_leaves_is_forgotten(client: Client) -> None:
+def test_who_leaves_is_forgotten_but_for_having_left(client: Client) -> None:
     client.follow()
     assert client.stored_user is not None
+    assert client.stored_user.profile is not None
     assert client.unfollow().texts == []
-    assert client.stored_user is None
+    assert client.stored_user is not None
+    assert (client.stored_user.gone, client.stored_user.profile) == (True, None)
 
 
 def test_it_speaks_on_messenger_too() -> None:

@@ -43,7 +43,7 @@ from gbot.errors import (
     SendError,
     TooManyToRecipient,
 )
-from gbot.limiter import Limit
+from gbot.limiter import ALL, Limit
 from gbot.outbound.content import ApiContent
 from gbot.outbound.host import Host
 from gbot.outbound.lane import Lane, LaneStatistics
@@ -54,7 +54,6 @@ from gbot.platform import ApiAnswer, ApiRequest, Judgement, Platform
 WITHIN_S: Final = 45.0
 HOSTS_MAX: Final = 100
 REFUSAL_BYTES_MAX: Final = 64 * 1024
-ALL: Final = "all"
 
 ACCEPTED: Final = Judgement.ACCEPTED
 MISSING: Final = Judgement.MISSING
