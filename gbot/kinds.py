@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
+from gbot import times
 from gbot.limiter import Limit, read_lanes
-
-UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +32,11 @@ def integer(low: int, high: int, metavar: str = "N") -> Kind:
 
 
 def seconds(low: float, high: float, zero: str = "") -> Kind:
-    """``zero``: what 0 means, where it is allowed below ``low``. 90, 90s, 1.5m, 25h and 7d are all understood."""
+    """``zero``: what 0 means, where it is allowed below ``low``. 90, 90s, 20ms, 1.5m, 25h and 7d are all understood."""
 
     def read(text: str) -> float:
-        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd]?)", text)
-        value = float(found[1]) * UNITS_S[found[2]] if found else -1.0
+        found = re.fullmatch(f"{times.NUMBER}{times.UNIT}?", text)
+        value = times.seconds(found[1], found[2] or "s") if found else -1.0
         if not (low <= value <= high or (zero and value == 0)):
             raise ValueError
         return value

@@ -33,6 +33,9 @@ from typing import Final
 
 import msgspec
 
+from gbot import times
+from gbot.times import NUMBER, UNIT
+
 INF: Final = math.inf
 LOG_LENGTH_MAX: Final = 1000
 LOG_MARGIN: Final = 0.001
@@ -54,9 +57,6 @@ ALL: Final = "all"  # in place of an endpoint: one lane for all of them
 COUNT_MAX: Final = 1_000_000
 SECONDS_MAX: Final = 31 * 24 * 3600.0
 SECONDS_MIN: Final = 0.001
-UNITS_S: Final = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
-NUMBER: Final = r"(?:([0-9]{1,9}(?:\.[0-9]{1,20})?) ?)"
-UNIT: Final = "(ms|s|min|h|d)"
 LIMIT_EXPECTED: Final = "a limit such as 500/s, 30/min, 60/h, 100/10s, 200/s, 50 at once or 1 at once, 100ms apart"
 
 
@@ -220,14 +220,14 @@ def read_lanes(text: str) -> dict[str, Limit]:
 
 def _read_rule(text: str) -> dict[str, float]:
     """One of the rules that a limit is made of; nothing for what is none, or is out of bounds."""
-    if found := re.fullmatch(rf"([0-9]{{1,9}}) ?/ ?{NUMBER}?{UNIT}", text):
-        count, per_s = int(found[1]), _seconds(found[2] or "1", found[3])
+    if found := re.fullmatch(rf"([0-9]{{1,9}}) ?/ ?(?:{NUMBER} ?)?{UNIT}", text):
+        count, per_s = int(found[1]), times.seconds(found[2] or "1", found[3])
         return {"count": count, "per_s": per_s} if _in_bounds(count, per_s) else {}
     if found := re.fullmatch(r"([0-9]{1,9}) at once", text):
         in_flight = int(found[1])
         return {"in_flight": in_flight} if _in_bounds(in_flight) else {}
-    if found := re.fullmatch(rf"{NUMBER}{UNIT} apart", text):
-        interval_s = _seconds(found[1], found[2])
+    if found := re.fullmatch(f"{NUMBER} ?{UNIT} apart", text):
+        interval_s = times.seconds(found[1], found[2])
         return {"interval_s": interval_s} if _in_bounds(1, interval_s) else {}
     return {}
 
@@ -236,12 +236,8 @@ def _in_bounds(count: int, seconds: float = 1.0) -> bool:
     return 1 <= count <= COUNT_MAX and SECONDS_MIN <= seconds <= SECONDS_MAX
 
 
-def _seconds(number: str, unit: str) -> float:
-    return float(number) / 1000 if unit == "ms" else float(number) * UNITS_S[unit]
-
-
 def _per_text(per_s: float) -> str:
-    for unit, seconds in UNITS_S.items():
+    for unit, seconds in times.PER.items():
         if per_s == seconds:
             return unit
     return _seconds_text(per_s)

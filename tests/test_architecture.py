@@ -32,7 +32,15 @@ GATEKEEPERS = {
 }
 # Modules that take bytes, values and time, and return values.
 PURE = {"gbot.platform", "gbot.event", "gbot.errors", "gbot.inbox", "gbot.bot", "gbot.wsgi", "gbot.http_parser"}
-PURE |= {"gbot.backoff", "gbot.inbox_screens", "gbot.kinds", "gbot.limiter", "gbot.user", "gbot.directory"}
+PURE |= {
+    "gbot.backoff",
+    "gbot.inbox_screens",
+    "gbot.kinds",
+    "gbot.limiter",
+    "gbot.times",
+    "gbot.user",
+    "gbot.directory",
+}
 PURE |= {
     "gbot.outbound.http_answer",
     "gbot.json_events",
