@@ -91,9 +91,9 @@ def text(words: str) -> list[Message]:
 class Pusher(gevent.Greenlet):  # type: ignore[misc]
     """A greenlet that pushes once; ``error`` is what it was told."""
 
-    def __init__(self, given: Coalescer, to: str, words: str, retry_key: str = KEY) -> None:
+    def __init__(self, given: Coalescer, to: str, words: str, retry_key: str | None = None) -> None:
         super().__init__()
-        self.given, self.to, self.words, self.retry_key = given, to, words, retry_key
+        self.given, self.to, self.words, self.retry_key = given, to, words, retry_key or str(uuid.uuid4())
         self.error: BaseException | None = None
         self.ended = False
         self.start()
@@ -175,15 +175,15 @@ def test_what_differs_is_never_merged(post: Post, one: dict[str, Any], other: di
 def test_two_messages_are_not_the_same_as_one_of_them(post: Post) -> None:
     given = coalescer(post)
     both = gevent.spawn(given.push, "anna", [*text("a"), *text("b")], KEY)
-    one = gevent.spawn(given.push, "ben", text("a"), KEY)
+    one = gevent.spawn(given.push, "ben", text("a"), str(uuid.uuid4()))
     gevent.joinall([both, one], raise_error=True, timeout=10)
     assert sorted(words for _, words, _ in post.sent) == ["a", "a b"]
 
 
 def test_with_a_window_of_0_nothing_is_merged(post: Post) -> None:
     given = coalescer(post, 0.0)
-    push_all(given, ("anna", "hello"), ("ben", "hello"), ("chie", "hello"))
-    assert [(users, key) for users, _, key in post.sent] == [(["anna"], KEY), (["ben"], KEY), (["chie"], KEY)]
+    pushers = push_all(given, ("anna", "hello"), ("ben", "hello"), ("chie", "hello"))
+    assert [(users, key) for users, _, key in post.sent] == [([each.to], each.retry_key) for each in pushers]
     assert given.statistics() == CoalescerStatistics(users=0, pushes=3, calls=3, saved=0)
 
 
@@ -317,6 +317,70 @@ def test_a_sending_greenlet_that_is_stopped_leaves_nobody_waiting(post: Post) ->
     pushers = push_all(coalescer(post), ("anna", "hello"), ("ben", "hello"))
     assert [type(pusher.error) for pusher in pushers] == [ResultUnknown] * 2
     assert all(isinstance(pusher.error, SendError) and pusher.error.final for pusher in pushers)
+
+
+# ---- pushes of a handler that is run again
+
+
+def again(given: Coalescer, *pushers: Pusher) -> list[Pusher]:
+    """The same pushes once more; waits for all."""
+    return ended([Pusher(given, pusher.to, pusher.words, pusher.retry_key) for pusher in pushers])
+
+
+def ended(pushers: list[Pusher]) -> list[Pusher]:
+    gevent.joinall(pushers, timeout=10)
+    assert all(pusher.ended for pusher in pushers)
+    return pushers
+
+
+def test_a_merged_push_that_has_arrived_does_not_arrive_again(post: Post) -> None:
+    given = coalescer(post)
+    pushers = push_all(given, ("anna", "hello"), ("ben", "hello"))
+    assert [pusher.error for pusher in again(given, *pushers)] == [None, None]
+    assert len(post.sent) == 1
+    push_all(given, ("anna", "hello"), ("ben", "hello"))  # others of the same content are not meant
+    assert len(post.sent) == 2
+
+
+def test_a_merged_push_that_was_stopped_shares_the_end_of_its_batch_later() -> None:
+    gate = Gate()
+    given = coalescer(gate)
+    pushers = [Pusher(given, name, "hello") for name in ("anna", "ben")]
+    wait_until(lambda: gate.sent)
+    gevent.killall(pushers)
+    later = [Pusher(given, pusher.to, pusher.words, pusher.retry_key) for pusher in pushers]
+    gevent.sleep(2 * WINDOW_S)
+    assert not any(pusher.ended for pusher in later)
+    later.pop().kill()  # it too runs out of time
+    gate.open.set()
+    ended(later)
+    again(given, *pushers)
+    assert len(gate.sent) == 1
+    assert given.statistics().users == 0
+
+
+def test_a_merged_push_that_has_failed_is_sent_by_the_next_run(post: Post) -> None:
+    given = coalescer(post)
+    post.errors = [LaneBusy("full", 1.0)]
+    pushers = push_all(given, ("anna", "hello"), ("ben", "hello"))
+    assert [type(pusher.error) for pusher in pushers] == [LaneBusy] * 2
+    assert [pusher.error for pusher in again(given, *pushers)] == [None, None]
+    assert len(post.sent) == 2
+
+
+def test_who_was_stopped_is_told_the_end_of_the_batch_once(post: Post) -> None:
+    given = coalescer(post, unsure_for_s=0.0)
+    post.errors = [ResultUnknown("no answer")]
+    post.takes_s = lambda: WINDOW_S
+    pushers = [Pusher(given, name, "hello") for name in ("anna", "ben")]
+    wait_until(lambda: post.sent)
+    gevent.killall(pushers)
+    wait_until(lambda: not given.statistics().users)
+    for pusher in again(given, *pushers):
+        assert isinstance(pusher.error, ResultUnknown)
+        assert pusher.error.final
+    assert len(post.sent) == 1
+    assert [pusher.error for pusher in again(given, *pushers)] == [None, None]  # run again by hand, say
 
 
 # ---- errors

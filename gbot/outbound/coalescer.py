@@ -13,10 +13,17 @@ A batch::
   neither case does anybody wait for it.
 
 A multicast has a key of its own, so a push that was merged cannot be repeated under the push's key: it would arrive
-twice if the multicast has arrived. A multicast that may have arrived is therefore repeated here, as the same request,
-until the API has said what became of it, or for UNSURE_FOR_S; the error is then final. What a process was sending when
-it was killed is beyond this: handlers that run again push under their own keys, and those users may get the message
-twice. Where that matters more than the calls saved, the window is 0: nothing is merged, and every push keeps its key.
+twice if the multicast has arrived. Two things keep it from being repeated:
+
+- A multicast that may have arrived is repeated here, as the same request, until the API has said what became of it, or
+  for UNSURE_FOR_S; the error is then final.
+- Which batch a push has left with is remembered by the push's key, of the last REMEMBERED_MAX. A handler that is run
+  again, because it failed later or ran out of time, shares the end of that batch: its push has arrived, or is still
+  under way. An error is told once; after it, the next push under the key is a new one.
+
+What another process knows is beyond this: when an event whose push was merged is run again by another worker, or after
+a restart, that user may get the message twice. Where that matters more than the calls saved, the window is 0: nothing
+is merged, and every push keeps its key.
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ from __future__ import annotations
 import enum
 import time
 import uuid
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -52,6 +59,7 @@ if TYPE_CHECKING:
 UNSURE_FOR_S: Final = 300.0
 PAUSE_S: Final = 1.0  # before a multicast that may have arrived is sent again
 PAUSE_MAX_S: Final = 30.0
+REMEMBERED_MAX: Final = 100_000  # pushes that have left with others
 EARLY_SHARE: Final = 0.1  # of the window, by which a batch may close early, to close several at once
 
 SendPush = Callable[[str, Sequence[Message], str], None]
@@ -89,7 +97,7 @@ class _Batch:
         self.due = due
         # Made of what was compared: an author may change a message that has been handed over.
         self.messages = [Message(body) for body in msgspec.json.decode(content)]
-        self.users: dict[str, None] = {}  # in the order of their pushes
+        self.users: dict[str, str] = {}  # with the keys of their pushes, in the order of these
         self.stage = OPEN
         self.done = Signal()
         self.error: Exception | None = None
@@ -118,6 +126,7 @@ class Coalescer:
         self._open: dict[bytes, _Batch] = {}
         self._due: deque[_Batch] = deque()  # by the time at which their windows are over
         self._timer: _TimerWatcher | None = None  # while any is due
+        self._left: OrderedDict[str, _Batch] = OrderedDict()  # by the keys of the pushes that have left with others
         self._lines: dict[str, list[Signal]] = {}  # the users who are being sent to, and the pushes that wait for it
         self._pushes = self._calls = self._saved = 0
 
@@ -125,11 +134,13 @@ class Coalescer:
         """Send this to a user, perhaps together with others; returns when it was sent. Raises SendError."""
         content = _encoded(messages) if self._window_s > 0 else b""
         self._pushes += 1
-        self._take_turn(to)
-        if not content:
-            self._push_alone(to, messages, retry_key)
-            return
-        batch = self._joined(content, to)
+        batch = self._left.get(retry_key)
+        if batch is None:
+            self._take_turn(to)
+            if not content:
+                self._push_alone(to, messages, retry_key)
+                return
+            batch = self._joined(content, to, retry_key)
         try:
             batch.done.wait()
         except BaseException:
@@ -138,6 +149,7 @@ class Coalescer:
         if batch.stage is ALONE:
             self._push_alone(to, batch.messages, retry_key)
         elif batch.error is not None:
+            self._left.pop(retry_key, None)
             raise _twin(batch.error) from batch.error
 
     def statistics(self) -> CoalescerStatistics:
@@ -177,14 +189,14 @@ class Coalescer:
 
     # A batch, from its first push to its end.
 
-    def _joined(self, content: bytes, to: str) -> _Batch:
+    def _joined(self, content: bytes, to: str, retry_key: str) -> _Batch:
         batch = self._open.get(content)
         if batch is None:
             batch = self._open[content] = _Batch(content, time.monotonic() + self._window_s)
             self._due.append(batch)
             if self._timer is None:
                 self._wake_after(self._window_s)
-        batch.users[to] = None
+        batch.users[to] = retry_key
         if len(batch.users) >= self._recipients_max:
             self._close(batch)
         return batch
@@ -216,16 +228,24 @@ class Coalescer:
         del self._open[batch.content]
         if len(batch.users) > 1:
             batch.stage = LEAVING
+            self._remember(batch)
             # In a greenlet of its own: that of a push may be killed, and the other pushes would wait for ever.
             gevent.spawn(self._see_off, batch)
         else:
             batch.stage = ALONE
             batch.done.set()
 
+    def _remember(self, batch: _Batch) -> None:
+        left = self._left
+        left.update(dict.fromkeys(batch.users.values(), batch))
+        while len(left) > REMEMBERED_MAX:
+            left.popitem(last=False)
+
     def _see_off(self, batch: _Batch) -> None:
         batch.error = self._sent(list(batch.users), batch.messages)
         for to in batch.users:
             self._pass_turn(to)
+        batch.users, batch.messages, batch.content = {}, [], b""  # it is remembered for longer
         batch.done.set()
 
     def _sent(self, to: Sequence[str], messages: Sequence[Message]) -> Exception | None:

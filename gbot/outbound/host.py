@@ -1,15 +1,20 @@
 """A host that requests go to: whether it may be asked now, what the log says about that, and who waits to ask it.
 
 When its circuit opens, the greenlets that wait in a lane to reach it are told at once: what they wait for would not be
-sent when their turn came.
+sent when their turn came. There may be many, and many requests that fail at the same moment: each of them is told once,
+and after SLICE_S at a stretch sockets get their turn.
+
+Events that need a host that is down are run again and again until it is back. So that thousands of them do not keep the
+worker busy with that alone, each is told to come back a little later than the one before.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Hashable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from greenlet import getcurrent, greenlet
@@ -18,18 +23,28 @@ from gbot.errors import ApiDown
 from gbot.outbound.circuit import Circuit
 from gbot.outbound.lane import Lane
 
+if TYPE_CHECKING:
+    from gevent._types import _TimerWatcher
+
 log = logging.getLogger(__name__)
+
+SLICE_S: Final = 0.005
+RETURN_EVERY_S: Final = 0.002
+RETURN_MAX_S: Final = 60.0  # however many there are
 
 
 class Host:
     """One host, by its origin."""
 
-    __slots__ = ("_circuit", "_down_since", "_origin", "_waiting")
+    __slots__ = ("_circuit", "_dismissed", "_down_since", "_origin", "_returns_at", "_timer", "_waiting")
 
     def __init__(self, origin: str) -> None:
         self._origin: Final = origin
         self._circuit = Circuit()
         self._waiting: dict[greenlet, None] = {}
+        self._dismissed: deque[greenlet] = deque()  # those who are to be told that it is down
+        self._timer: _TimerWatcher | None = None  # while there are any
+        self._returns_at = 0.0  # when the one comes back who was told last that it is down
         self._down_since: float | None = None  # when the log was told that it is left alone
 
     @property
@@ -87,21 +102,42 @@ class Host:
                 self._origin,
                 why,
             )
-        self._dismiss_all(self._circuit.admit(now))  # claims nothing: it has just opened, or was open all the time
+        wait_s = self._circuit.admit(now)
+        if wait_s > 0:
+            self._dismiss_all(wait_s)
+        else:  # this one began before it opened and failed after its time was over: the probe is for somebody else
+            self._circuit.abandoned(now)
 
     def abandoned(self) -> None:
         """The request that was admitted ended without telling anything about the host."""
         self._circuit.abandoned(time.monotonic())
 
-    def _down(self, after_s: float) -> ApiDown:
-        return ApiDown(f"{self._origin} has failed again and again and is left alone for a while", after_s)
+    def _down(self, wait_s: float) -> ApiDown:
+        now = time.monotonic()
+        returns_at = min(max(now + wait_s, self._returns_at + RETURN_EVERY_S), now + RETURN_MAX_S)
+        self._returns_at = returns_at
+        return ApiDown(f"{self._origin} has failed again and again and is left alone for a while", returns_at - now)
 
     def _dismiss_all(self, after_s: float) -> None:
-        loop = gevent.get_hub().loop
-        for waiting in self._waiting:
-            loop.run_callback(self._dismiss, waiting, after_s)
+        """Whoever comes to wait while these are told has been let in by the circuit since."""
+        if self._waiting and self._timer is None:
+            self._dismissed.extend(self._waiting)
+            self._dismiss_soon(after_s)
 
-    def _dismiss(self, waiting: greenlet, after_s: float) -> None:
-        """Called by the hub. Whoever has come out of the lane meanwhile is none of its business."""
-        if waiting in self._waiting:
-            waiting.throw(self._down(after_s))
+    def _dismiss_soon(self, after_s: float) -> None:
+        self._timer = gevent.get_hub().loop.timer(0)
+        self._timer.start(self._dismiss, after_s)
+
+    # In the hub: nothing here may wait.
+
+    def _dismiss(self, after_s: float) -> None:
+        slice_end = time.monotonic() + SLICE_S
+        try:
+            while self._dismissed and time.monotonic() < slice_end:
+                waiting = self._dismissed.popleft()
+                if waiting in self._waiting:  # else it has come out of the lane meanwhile
+                    waiting.throw(self._down(after_s))
+        finally:
+            self._timer = None
+            if self._dismissed:
+                self._dismiss_soon(after_s)
