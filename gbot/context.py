@@ -7,7 +7,8 @@ replied be followed by another (its worker was killed, or what came after the re
 second reply, and that is as good as having replied.
 
 **Pushes are sent at once** and have a retry key that a later run of the same handler computes again: a push that has
-arrived does not arrive a second time, on platforms with retry keys.
+arrived does not arrive a second time, on platforms with retry keys. Of one that was merged with others only the worker
+that sent it knows, see ``outbound/coalescer.py``.
 
 **State** is read when it is first asked for, and stored together with the outcome of a run that has ended well.
 """
@@ -179,7 +180,7 @@ class Context:
         """
         sending = Message.all_of(messages)
         addresses = self._addresses(to)
-        self._services.users.check_there(addresses)
+        self._services.users.check_there(addresses, self.event)
         content = self._content_key(addresses, sending)
         self.flush()  # after all that may refuse: a run that is refused has not replied
         if self._pushed is None:

@@ -22,6 +22,7 @@ it is told again at each following look, and one that never waits cannot be stop
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 import traceback
@@ -46,6 +47,7 @@ DONE = Outcome(State.DONE)
 UNHANDLED = Outcome(State.UNHANDLED, "the bot has no handler for it")
 RELEASED = Outcome(State.RELEASED, "the server stopped")
 
+PACKAGE: Final = os.path.dirname(__file__) + os.sep
 KILLED: Final = "the handler's greenlet was killed"
 NEVER: Final = float("inf")
 
@@ -236,11 +238,10 @@ class Execution:
         return outcome
 
     def _failure_of(self, entry: Entry, ctx: Context, seat: Seat, error: BaseException) -> Outcome:
-        final = isinstance(error, SendError) and error.final
-        if _is_of_last_reply(error):
-            outcome = self._failure(entry, f"the reply failed with {type(error).__name__}: {error};", final=final)
+        if isinstance(error, SendError):
+            outcome = self._failure(entry, _sending_text(error), final=error.final)
         else:
-            outcome = self._failure(entry, "".join(traceback.format_exception(error)), error, final)
+            outcome = self._failure(entry, "".join(traceback.format_exception(error)), error)
         if outcome.state is State.DEAD:
             self._tell_author(entry, ctx, seat, error)
         return outcome
@@ -278,11 +279,12 @@ class Execution:
         return f"and was {kept} after {entry.attempts + 1} attempt(s)"
 
 
-def _is_of_last_reply(error: BaseException) -> bool:
-    """Whether sending failed after the handler had ended: a traceback would show nothing of the author's."""
-    if not isinstance(error, SendError) or error.__traceback__ is None or error.__traceback__.tb_next is None:
-        return False
-    return error.__traceback__.tb_next.tb_frame.f_code is Context.finish.__code__
+def _sending_text(error: SendError) -> str:
+    """Where in the author's code sending failed, and why: of a traceback, all other lines would be gbot's own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    authors = [frame for frame in frames if not frame.filename.startswith(PACKAGE)]
+    where = f"line {authors[-1].lineno} of {authors[-1].filename}" if authors else "the reply"
+    return f"{where} failed with {type(error).__name__}: {error};"
 
 
 def _timeout_text(seat: Seat) -> str:

@@ -20,7 +20,7 @@ import msgspec
 
 from gbot.directory import Directory, ProfileSeen, UserGone
 from gbot.errors import DirectoryUnavailable, RecipientGone, SendError
-from gbot.event import Event
+from gbot.event import Conversation, Event
 from gbot.sender import Sender
 from gbot.user import Profile, User
 
@@ -95,12 +95,32 @@ class Users:
         self._cache(user, time.monotonic())
         return user
 
-    def check_there(self, ids: Sequence[str]) -> None:
-        """Raise RecipientGone if one of these users has left."""
-        gone = len(ids) - len(self.there(ids))
+    def check_there(self, ids: Sequence[str], event: Event) -> None:
+        """Raise RecipientGone if one of these users has left. Whoever has sent the event since then is back."""
+        there = self.there(ids)
+        gone = len(ids) - len(there)
+        if gone and event.user_id in ids and event.user_id not in there and self._is_back(event):
+            gone -= 1
         if gone:
             who = "the user has" if len(ids) == 1 else f"{gone} of {len(ids)} users have"
             raise RecipientGone(f"{who} left or blocked the bot; nothing was sent")
+
+    def _is_back(self, event: Event) -> bool:
+        """Whether the user has written to the bot since it was left: the event of the return was lost."""
+        user_id, at_ms = event.user_id, event.timestamp_ms
+        if (
+            user_id is None
+            or at_ms is None
+            or event.kind in COMING
+            or event.conversation != Conversation("user", user_id)
+        ):
+            return False
+        user = self._known([user_id])[user_id]
+        if at_ms <= user.gone_ms:
+            return False
+        self._cache(msgspec.structs.replace(user, gone=False, gone_ms=at_ms), time.monotonic())
+        self._directory.save([UserGone(self._platform, user_id, False, at_ms)])
+        return True
 
     def there(self, ids: Sequence[str]) -> list[str]:
         """Those of these users who have not left."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gbot import Event
+from gbot import Conversation, Event
 from gbot.directory import ProfileSeen, UserForgotten, UserGone
 from gbot.errors import ApiDown, ApiUnavailable, DirectoryUnavailable, LaneBusy, RecipientGone, SendError
 from gbot.inboxes.memory_directory import MemoryDirectory
@@ -51,6 +51,9 @@ class World:
 
 def happened(kind: str, user: str | None = "anna", at_ms: int | None = None) -> Event:
     return event(kind, user_id=user, timestamp_ms=at_ms)
+
+
+ELSEWHERE = happened("message.text", user="carl", at_ms=1000)
 
 
 # ---- profiles
@@ -206,12 +209,29 @@ def test_follow_and_unfollow_are_noted_for_storing_and_known_at_once() -> None:
     assert world.users.note(happened("unfollow", at_ms=100), 1) == UserGone("plain", "anna", True, 100)
     assert world.users.there(["anna", "ben"]) == ["ben"]
     with pytest.raises(RecipientGone, match="the user has left"):
-        world.users.check_there(["anna"])
+        world.users.check_there(["anna"], ELSEWHERE)
     with pytest.raises(RecipientGone, match="1 of 2 users have left"):
-        world.users.check_there(["anna", "ben"])
+        world.users.check_there(["anna", "ben"], ELSEWHERE)
     assert world.users.note(happened("follow", at_ms=200), 1) == UserGone("plain", "anna", False, 200)
-    world.users.check_there(["anna"])
+    world.users.check_there(["anna"], ELSEWHERE)
     assert world.directory.users("plain", ["anna"]) == {}  # it goes with the outcome
+
+
+def test_who_writes_after_having_left_is_back_though_nobody_told() -> None:
+    world = World()
+    world.directory.save([UserGone("plain", "anna", True, 100)])
+    in_chat = {"user_id": "anna", "conversation": Conversation("user", "anna")}
+    for before in (
+        event("message.text", timestamp_ms=100, **in_chat),
+        event("message.text", **in_chat),
+        event("unfollow", timestamp_ms=200, **in_chat),
+        event("message.text", timestamp_ms=200, user_id="anna", conversation=Conversation("group", "g")),
+    ):
+        with pytest.raises(RecipientGone):
+            world.users.check_there(["anna"], before)
+    world.users.check_there(["anna"], event("message.text", timestamp_ms=200, **in_chat))
+    assert world.users.there(["anna"]) == ["anna"]
+    assert not world.directory.users("plain", ["anna"])["anna"].gone
 
 
 def test_without_a_time_of_its_own_an_event_happened_when_it_was_received() -> None:

@@ -115,7 +115,7 @@ class DurableInbox:
 
     def settle(self, entry: Entry, outcome: Outcome) -> None:
         self._outcomes.append((entry, outcome))
-        if outcome.changes:
+        if outcome.changes and entry.claim == self._life:  # what another life has changed will be refused
             self._records.settled(outcome.changes)
         self._news.set()
 
@@ -168,6 +168,7 @@ class DurableInbox:
             except LifeEnded:
                 log.warning("Another worker thought this one gone: what runs here may run a second time elsewhere")
                 self._life = 0
+                self._records.life_ended()
             except StoreDown as error:
                 self._went_down(error)
                 self._pause()

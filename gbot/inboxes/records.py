@@ -110,6 +110,10 @@ class Records:
         """These are on their way into the store, and are seen from now on."""
         self._overlay.add(changes)
 
+    def life_ended(self) -> None:
+        """None of them will be written: their entries were taken away."""
+        self._overlay = Overlay()
+
     @property
     def coming(self) -> bool:
         """Whether any are on their way."""

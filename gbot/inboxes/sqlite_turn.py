@@ -54,11 +54,12 @@ KEEP_DEAD: Final = """INSERT OR REPLACE
     INTO ended (number, state, attempts, rescues, received_ms, ended_ms, error, event)
     SELECT e.number, 4, e.attempts + 1, e.rescues, e.received_ms, ?, json_extract(v.value, '$[1]'), e.event
     FROM json_each(?) AS v CROSS JOIN entries AS e ON e.number = json_extract(v.value, '$[0]') WHERE e.claim = ?"""
+# "+claim" keeps SQLite from looking the rows up by their claim: it would go through the whole list for each of them.
 AGAIN: Final = """UPDATE entries
     SET state = 2, claim = NULL, attempts = attempts + v.counted, due_ms = v.due_ms, error = v.error
     FROM (SELECT json_extract(value, '$[0]') AS number, json_extract(value, '$[1]') AS counted,
         json_extract(value, '$[2]') AS due_ms, json_extract(value, '$[3]') AS error FROM json_each(?)) AS v
-    WHERE entries.number = v.number AND claim = ?"""
+    WHERE entries.number = v.number AND +claim = ?"""
 BACK: Final = """UPDATE entries
     SET state = CASE WHEN conversation IS NULL THEN 0 ELSE 3 END, claim = NULL
     WHERE number IN (SELECT value FROM json_each(?)) AND claim = ?"""
