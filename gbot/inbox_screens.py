@@ -33,6 +33,8 @@ EVENT_CELLS_MAX: Final = 24
 WHO_CELLS_MIN: Final = 10
 NOTE_CELLS: Final = 24  # that the note gets before the conversation's id is shown whole
 NARROW: Final = 100  # columns below which the gaps shrink to one
+# What a traceback's last line has before the name of an exception: in a narrow note it would hide the reason.
+MODULE: Final = re.compile(r"^(?:(?:\w+|<locals>)\.)+(?=[A-Z]\w*(?::|$))")
 UNITS: Final = ((86_400, "d", 2 * 86_400), (3600, "h", 3600), (60, "min", 60), (1, "s", 0))
 
 
@@ -96,13 +98,14 @@ def row(record: Record, now_ms: int) -> Sequence[str]:
 
 def _note(record: Record, now_ms: int) -> str:
     lines = record.error.strip().splitlines()
+    reason = clean(MODULE.sub("", lines[-1])) if lines else None
     due_ms = record.due_ms or 0
     state = {
         Place.WAITING: f"in {age(due_ms - now_ms)}" if due_ms > now_ms else "due",
         Place.BEHIND: "behind its conversation",
         Place.RUNNING: f"worker {record.worker}",
     }
-    return ": ".join(filter(None, (state.get(record.place), clean(lines[-1]) if lines else None)))
+    return ": ".join(filter(None, (state.get(record.place), reason)))
 
 
 def table_layout(rows: Sequence[Sequence[str]], width: int) -> Callable[[Sequence[str]], str]:

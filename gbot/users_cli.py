@@ -100,7 +100,8 @@ def forget(url: str | None, config_file: str | None, platform: str, user_id: str
     """Remove what is known of the user USER_ID of PLATFORM, the state of the conversation with it, and its entries.
 
     Those are the events that the user sent, wherever, and all events of the conversation with it: ready, waiting, dead
-    and done ones. One that runs is left to its worker, and this says so. It reads all entries, which may take a while.
+    and done ones. The user is also taken out of the parts of broadcasts, which go to the others. An entry that runs is
+    left to its worker, and this says so. It reads all entries, which may take a while.
     """
     who = f"the {platform} user {user_id}"
     with stored_desk(url, config_file) as desk:

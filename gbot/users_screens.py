@@ -101,10 +101,11 @@ def erased_sentence(erased: Erased, who: str) -> str:
         "the state of the conversation" if erased.state else "",
         _entries(erased.entries) if erased.entries else "",
     ]
-    what = [part for part in parts if part]
-    if not what:
-        return f"Nothing was removed of {who}."
-    return f"Removed of {who}: {', '.join(what)}."
+    what = ", ".join(part for part in parts if part)
+    taken = f"taken out of {_parts(erased.parts)}" if erased.parts else ""
+    if what:
+        return f"Removed of {who}: {'; '.join(filter(None, (what, taken)))}."
+    return f"Nothing was removed of {who}{', who was ' + taken if taken else ''}."
 
 
 def left_sentence(erased: Erased) -> str:
@@ -115,3 +116,7 @@ def left_sentence(erased: Erased) -> str:
 
 def _entries(count: int) -> str:
     return f"{count:,} {'entry' if count == 1 else 'entries'}"
+
+
+def _parts(count: int) -> str:
+    return "1 part of a broadcast" if count == 1 else f"{count:,} parts of broadcasts"

@@ -270,6 +270,33 @@ def test_ls_of_nothing(kept: Kept) -> None:
     assert said(kept.run("ls", "--json")) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "note"),
+    [
+        (ERROR, "ValueError: 残高が足りません"),
+        ("gbot.errors.ApiUnavailable: it answered 503", "ApiUnavailable: it answered 503"),
+        (
+            "first\npymysql.err.OperationalError: (2013, 'gbot.errors.Lost: x')",
+            "OperationalError: (2013, 'gbot.errors.Lost: x')",
+        ),
+        ("bot.answer.<locals>.Odd", "Odd"),
+        ("socket.gaierror: [Errno -2]", "socket.gaierror: [Errno -2]"),
+        ("www.example.com: no answer. Again.", "www.example.com: no answer. Again."),
+        ("the timeout of 5 s is over", "the timeout of 5 s is over"),
+        ("", ""),
+    ],
+)
+def test_the_note_begins_with_the_name_of_the_error(error: str, note: str) -> None:
+    record = Record(1, Place.DEAD, event(), 1, 0, 0, None, 0, None, error)
+    assert screens.row(record, 0)[screens.NOTE] == note
+
+
+def test_the_reason_of_an_error_is_seen_in_80_columns(kept: Kept) -> None:
+    [entry] = kept.turn([event(ANN)], run=1)
+    kept.turn(settle=[(entry, Outcome(State.DEAD, "Traceback\ngbot.errors.ApiUnavailable: status 503"))])
+    assert "ApiUnavailable: status" in said(kept.run("ls", COLUMNS="80"))[1]
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_table_fits_the_terminal(kept: Kept, width: int) -> None:
     kept.fill()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gbot import inbox_screens, users_screens
+from gbot.broadcast import PART
 from gbot.directory import ProfileSeen, StateChange, UserGone
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry
@@ -204,6 +205,25 @@ def test_forget_again_removes_what_ran(worker: Worker) -> None:
     worker.settle(DEAD, Entry(left.number, left.event, worker.life))
     assert said(run(worker.database, "forget", "--yes", "line", ANN)) == [f"Removed of the line user {ANN}: 1 entry."]
     assert run(worker.database, "show", "line", ANN).code == 1
+
+
+def test_forget_takes_the_user_out_of_broadcasts(worker: Worker) -> None:
+    def parts(*recipients: str) -> Event:
+        raw = {"broadcast": "weekly", "number": 1, "of": 1, "to": recipients, "messages": [{"text": SECRET}]}
+        return Event(platform="line", kind=PART, raw=raw)
+
+    def kept() -> list[list[str]]:
+        return [record.event.raw["to"] for record in worker.records() if record.event.kind == PART]
+
+    worker.put(event("carl"), parts("carl", "dora"), parts("carl"), parts("dora", "emma"))
+    assert said(run(worker.database, "forget", "--yes", "line", "carl")) == [
+        "Removed of the line user carl: 1 entry; taken out of 2 parts of broadcasts."
+    ]
+    assert kept() == [["dora"], ["dora", "emma"]]
+    assert said(run(worker.database, "forget", "--yes", "line", "emma")) == [
+        "Nothing was removed of the line user emma, who was taken out of 1 part of a broadcast."
+    ]
+    assert kept() == [["dora"], ["dora"]]
 
 
 def test_forget_asks_first(worker: Worker) -> None:

@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from gbot.inboxes.desk_users import SqlUsersDesk, UsersSql, text_of
-from gbot.inboxes.store import Counts, Place, Record, UsersDesk, conversation_key, show_event
+from gbot.event import Event
+from gbot.inboxes.desk_users import Amend, SqlUsersDesk, UsersSql, text_of
+from gbot.inboxes.store import Counts, Place, Record, UsersDesk, conversation_key, encode_event, show_event
 
 PORTION: Final = 500  # numbers in a transaction
-EVENTS_AT_ONCE: Final = 50  # events in memory while conversations are looked up; each may be as large as a delivery
+EVENTS_AT_ONCE: Final = 50  # events in memory while something is done with them; each may be as large as a delivery
 
 COLUMNS: Final = "SELECT number, state, attempts, rescues, received_ms"
 OF_ENTRIES: Final = f"{COLUMNS}, due_ms, NULL AS ended_ms, claim, error, event FROM {{entries}}"
@@ -69,7 +70,7 @@ class SqlDesk:
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
         self.place = sql.place
-        self.users: UsersDesk = SqlUsersDesk(sql, self.erase)
+        self.users: UsersDesk = SqlUsersDesk(sql, self)
 
     def open(self) -> None:
         self._sql.open()
@@ -142,9 +143,7 @@ class SqlDesk:
         return self._by_portion(self._drop, numbers)
 
     def _drop(self, numbers: list[int]) -> list[int]:
-        conversations = self._conversations_of_entries(numbers)
-        self._sql.change("UPDATE {workers} SET held = held WHERE life = 0", [])  # workers lock it first, too
-        self._lock(conversations, numbers)
+        conversations = self._lock_to_remove(numbers)
         stored = self._still("{entries} WHERE claim IS NULL", conversations)
         dead = self._still("{ended} WHERE state + 0 = 4", numbers)
         for table, own in (("{entries}", stored), ("{ended}", dead)):
@@ -166,6 +165,37 @@ class SqlDesk:
             self._sql.change(f"DELETE FROM {{ended}} WHERE number IN ({_marks(done)})", done)
         return dropped + done
 
+    def amend(self, numbers: Sequence[int], amended: Amend) -> list[int]:
+        """Change the events of entries that do not run; returns their numbers.
+
+        ``amended`` makes a new event from the stored one, or the same; from None, the entry is erased.
+        """
+        return self._by_portion(lambda some: self._amend(some, amended), numbers, EVENTS_AT_ONCE)
+
+    def _amend(self, numbers: list[int], amended: Amend) -> list[int]:
+        conversations = self._lock_to_remove(numbers)
+        tables = {
+            "{entries}": self._still("{entries} WHERE claim IS NULL", conversations),
+            "{ended}": self._still("{ended} WHERE state + 0 IN (4, 5)", numbers),
+        }
+        emptied: list[int] = []
+        for table, own in tables.items():
+            for number, before in self._events(table, own):
+                after = amended(before)
+                if after is None:
+                    emptied.append(number)
+                elif after != before:
+                    self._sql.change(f"UPDATE {table} SET event = ? WHERE number = ?", [encode_event(after), number])
+        if emptied:
+            self._erase(emptied)
+        return [number for own in tables.values() for number in own]
+
+    def _events(self, table: str, numbers: list[int]) -> list[tuple[int, Event]]:
+        if not numbers:
+            return []
+        rows = self._sql.rows(f"SELECT number, event FROM {table} WHERE number IN ({_marks(numbers)})", numbers)
+        return [(number, show_event(text)) for number, text in rows]
+
     def purge_done(self, before_ms: int, count_max: int) -> int:
         found = self._sql.rows(
             "SELECT number FROM {ended} WHERE state = 5 AND ended_ms < ? ORDER BY ended_ms LIMIT ?",
@@ -176,9 +206,11 @@ class SqlDesk:
             for some in _portions([row[0] for row in found], PORTION)
         )
 
-    def _by_portion(self, step: Callable[[list[int]], list[int]], numbers: Iterable[int]) -> list[int]:
+    def _by_portion(
+        self, step: Callable[[list[int]], list[int]], numbers: Iterable[int], size: int = PORTION
+    ) -> list[int]:
         done: list[int] = []
-        for some in _portions(sorted(set(numbers)), PORTION):
+        for some in _portions(sorted(set(numbers)), size):
             with self._sql.transaction():
                 changed = step(some)
             done += changed
@@ -198,6 +230,13 @@ class SqlDesk:
                 event = show_event(text)
                 found[number] = conversation_key(event.platform, event.conversation) if event.conversation else None
         return found
+
+    def _lock_to_remove(self, numbers: list[int]) -> dict[int, str | None]:
+        """Lock, and be free to change how many are held; returns the conversations of the entries."""
+        conversations = self._conversations_of_entries(numbers)
+        self._sql.change("UPDATE {workers} SET held = held WHERE life = 0", [])  # workers lock it first, too
+        self._lock(conversations, numbers)
+        return conversations
 
     def _lock(self, conversations: dict[int, str | None], numbers: list[int]) -> None:
         """Keep workers away from these until the end of the transaction.

@@ -1,16 +1,18 @@
 """What people do with users by hand: the SQL behind ``gbot users``, once for every database, as in the desk of entries.
 
 A user's entries are found by reading all events in pages: no index knows who sent what, and nobody but this asks.
+The entries that a broadcast is made of belong to many users: one who is forgotten is taken out of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, overload
 
 import msgspec
 
+from gbot.broadcast import PART
 from gbot.directory import Change, UserForgotten
 from gbot.event import Conversation, Event
 from gbot.inboxes.changes import UserKey, profile_of
@@ -50,12 +52,24 @@ class UsersSql(Protocol):
     def users(self, wanted: Sequence[UserKey]) -> dict[UserKey, User]: ...
 
 
-class SqlUsersDesk:
-    """A UsersDesk over a database; ``erase_entries`` removes those of the entries that do not run."""
+Amend = Callable[[Event], Event | None]
 
-    def __init__(self, sql: UsersSql, erase_entries: Callable[[Sequence[int]], list[int]]) -> None:
+
+class EntriesDesk(Protocol):
+    """What can be done to entries by their numbers; all leave those that run, and return the numbers of the others."""
+
+    def erase(self, numbers: Sequence[int]) -> list[int]: ...
+
+    def amend(self, numbers: Sequence[int], amended: Amend) -> list[int]:
+        """Put what ``amended`` makes of an event in its place; without an event the entry is removed."""
+
+
+class SqlUsersDesk:
+    """A UsersDesk over a database."""
+
+    def __init__(self, sql: UsersSql, entries: EntriesDesk) -> None:
         self._sql = sql
-        self._erase_entries = erase_entries
+        self._entries = entries
 
     def platforms(self) -> list[str]:
         """One after the other, by the index: there are few platforms and many users."""
@@ -79,34 +93,50 @@ class SqlUsersDesk:
         return self._sql.states([key], now_ms).get(key)
 
     def entries(self, platform: str, user_id: str) -> dict[int, Place]:
-        """First those that are to run: what ends meanwhile is found all the same."""
-        found: dict[int, Place] = {}
+        return {
+            number: place
+            for number, place, event in self._naming(user_id)
+            if _is_of(event, platform, user_id) or _is_part_to(event, platform, user_id)
+        }
+
+    def _naming(self, user_id: str) -> Iterator[tuple[int, Place, Event]]:
+        """Entries whose event names the user, in whatever way.
+
+        First those that are to run: what ends meanwhile is found all the same, and may be found twice.
+        """
         for sql in (ENTRIES, ENDED):
             after = 0
             while rows := self._sql.rows(sql, [_quoted(user_id), after]):
                 after = rows[-1][0]
                 for number, state, claim, text in rows:
-                    if text is not None and _is_of(show_event(text), platform, user_id):
-                        found[number] = Place.RUNNING if claim is not None else Place(state)
-        return found
+                    if text is not None:
+                        yield number, Place.RUNNING if claim is not None else Place(state), show_event(text)
 
     def erase(self, platform: str, user_id: str, now_ms: int) -> Erased:
-        numbers = self.entries(platform, user_id)
-        erased = set(self._erase_entries(list(numbers)))
+        own: set[int] = set()
+        parts: set[int] = set()
+        for number, _, event in self._naming(user_id):
+            if _is_of(event, platform, user_id):
+                own.add(number)
+            elif _is_part_to(event, platform, user_id):
+                parts.add(number)
+        erased = set(self._entries.erase(sorted(own)))
+        amended = set(self._entries.amend(sorted(parts), lambda event: _without(event, platform, user_id)))
         with self._sql.transaction():
             known = self.user(platform, user_id) is not None
             state = self.state(platform, user_id, now_ms) is not None
             self._sql.save([UserForgotten(platform, user_id)])
-        left = self._left(sorted(set(numbers) - erased))
-        return Erased(known, state, len(erased), left)
+        left = self._left(sorted((own - erased) | (parts - amended)))
+        return Erased(known, state, len(erased), left, len(amended))
 
     def _left(self, numbers: Sequence[int]) -> int:
-        """How many of these are there still; others have ended meanwhile and were not kept."""
+        """How many of these are there still, running or ended since; others have ended and were not kept."""
         left = 0
         for start in range(0, len(numbers), PAGE):
             some = numbers[start : start + PAGE]
             marks = ",".join("?" * len(some))
-            left += self._sql.rows(f"SELECT count(*) FROM {{entries}} WHERE number IN ({marks})", some)[0][0]
+            found = (f"SELECT number FROM {table} WHERE number IN ({marks})" for table in ("{entries}", "{ended}"))
+            left += len(self._sql.rows(" UNION ".join(found), [*some, *some]))
         return left
 
 
@@ -121,6 +151,18 @@ def _is_of(event: Event, platform: str, user_id: str) -> bool:
         return True
     here = Conversation("user", user_id)
     return event.platform == platform and (event.user_id == user_id or event.conversation == here)
+
+
+def _is_part_to(event: Event, platform: str, user_id: str) -> bool:
+    return event.kind == PART and event.platform == platform and user_id in event.raw["to"]
+
+
+def _without(event: Event, platform: str, user_id: str) -> Event | None:
+    """The part of a broadcast for the others in it, if there are any. It keeps its id, and so its retry key."""
+    if not _is_part_to(event, platform, user_id):
+        return event
+    others = [other for other in event.raw["to"] if other != user_id]
+    return msgspec.structs.replace(event, raw={**event.raw, "to": others}) if others else None
 
 
 @overload

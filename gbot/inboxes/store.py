@@ -287,6 +287,7 @@ class Erased(msgspec.Struct, frozen=True):
     state: bool  # of the conversation with it
     entries: int
     running: int  # entries that were left, because a worker runs them
+    parts: int = 0  # of broadcasts, out of which the user was taken
 
 
 class UsersDesk(Protocol):
@@ -304,10 +305,16 @@ class UsersDesk(Protocol):
         """The state of the conversation with the user, as JSON text."""
 
     def entries(self, platform: str, user_id: str) -> dict[int, Place]:
-        """Entries of events that the user sent, or of the conversation with it, by number. Reads all entries."""
+        """Entries of events that the user sent, of the conversation with it, and of parts of broadcasts to it.
+
+        By number. Reads all entries.
+        """
 
     def erase(self, platform: str, user_id: str, now_ms: int) -> Erased:
-        """Remove all that is stored of the user, but for what runs. Reads all entries."""
+        """Remove all that is stored of the user, but for what runs. Reads all entries.
+
+        A part of a broadcast stays for those who are left in it.
+        """
 
 
 class Desk(Protocol):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import gevent
+import msgspec
 import pytest
 from gevent.lock import BoundedSemaphore as Semaphore
 
+from gbot.broadcast import PART
 from gbot.directory import Change, ProfileSeen, StateChange, UserForgotten, UserGone
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
+from gbot.inboxes.desk_users import Amend, SqlUsersDesk
 from gbot.inboxes.store import Erased, Place
 from gbot.user import Profile, User
 from tests.contracts.conftest import HireWorker
@@ -518,6 +522,115 @@ def test_many_entries_are_erased_in_portions(worker: Worker) -> None:
     assert worker.desk.users.erase("line", "u", worker.now_ms) == Erased(False, False, 2080, 0)
     assert len(worker.records()) == 520
     assert worker.look().held == 520
+
+
+def part_to(*users: str, platform: str = "line", text: str = "part") -> Event:
+    """A part of a broadcast, as gbot/broadcast.py makes it."""
+    raw = {"broadcast": "weekly", "number": 1, "of": 1, "to": users, "messages": [{"type": "text", "text": "u"}]}
+    return Event(platform=platform, kind=PART, raw=raw, text=text)
+
+
+def recipients(worker: Worker) -> dict[str, list[str]]:
+    """Of each stored part, by its text."""
+    return {record.event.text or "": record.event.raw["to"] for record in worker.records()}
+
+
+@pytest.fixture
+def broadcasting(hire: HireWorker) -> Worker:
+    """A worker with parts of broadcasts to u and others in all places, and parts to u alone."""
+    worker = hire(keep_done_ms=KEEP_MS)
+    names = ("dead", "done", "waiting", "dead alone", "done alone", "running")
+    running = worker.run(*(part_to("u", *([] if "alone" in name else ["v"]), text=name) for name in names))
+    outcomes = [DEAD, DONE, Outcome(State.RETRY, "it failed", 60.0), DEAD, DONE]
+    worker.turn(list(zip(running, outcomes, strict=False)))
+    worker.put(
+        part_to("v", "u", "w", text="ready"),
+        part_to("u", text="ready alone"),
+        part_to("v", "uu", text="of others"),
+        part_to("u", "v", platform="messenger", text="elsewhere"),
+    )
+    return worker
+
+
+UNTOUCHED = {"running": ["u", "v"], "of others": ["v", "uu"], "elsewhere": ["u", "v"]}
+OTHERS = {"dead": ["v"], "done": ["v"], "waiting": ["v"], "ready": ["v", "w"]}
+ALONE = {"dead alone", "done alone", "ready alone"}
+
+
+def test_who_is_erased_is_taken_out_of_broadcasts_but_what_runs(broadcasting: Worker) -> None:
+    before, held = {record.event.text: record for record in broadcasting.records()}, broadcasting.look().held
+    erased = broadcasting.desk.users.erase("line", "u", broadcasting.now_ms)
+    assert erased == Erased(user=False, state=False, entries=0, running=1, parts=7)
+    assert recipients(broadcasting) == UNTOUCHED | OTHERS
+    assert broadcasting.look().held == held - 2  # a done one was not held
+    for record in broadcasting.records():
+        old = before[record.event.text]
+        raw = old.event.raw | {"to": record.event.raw["to"]}
+        assert record == replace(old, event=msgspec.structs.replace(old.event, raw=raw))
+    assert broadcasting.desk.users.erase("line", "u", broadcasting.now_ms) == Erased(False, False, 0, 1)
+
+
+def test_a_part_goes_to_the_others_alone(broadcasting: Worker) -> None:
+    broadcasting.desk.users.erase("line", "u", broadcasting.now_ms)
+    handed_out = {entry.event.text: entry.event.raw["to"] for entry in broadcasting.claim()}
+    assert handed_out == {"ready": ["v", "w"], "of others": ["v", "uu"], "elsewhere": ["u", "v"]}
+
+
+def test_another_user_stays_in_broadcasts(broadcasting: Worker) -> None:
+    before = recipients(broadcasting)
+    assert broadcasting.desk.users.erase("line", "w", broadcasting.now_ms) == Erased(False, False, 0, 0, 1)
+    assert recipients(broadcasting) == before | {"ready": ["v", "u"]}
+
+
+def test_who_is_the_last_in_a_part_ends_it(broadcasting: Worker) -> None:
+    for user_id in ("u", "v", "w"):
+        broadcasting.desk.users.erase("line", user_id, broadcasting.now_ms)
+    assert recipients(broadcasting) == {"running": ["u", "v"], "of others": ["uu"], "elsewhere": ["u", "v"]}
+    assert broadcasting.look().held == 3
+
+
+def test_a_part_is_an_entry_of_all_who_are_in_it(broadcasting: Worker) -> None:
+    found = broadcasting.desk.users.entries("line", "u")
+    texts = {record.event.text for record in broadcasting.records() if record.number in found}
+    assert texts == {"running", *OTHERS, *ALONE}
+    assert found == {record.number: record.place for record in broadcasting.records() if record.number in found}
+
+
+def test_ids_of_every_kind_are_taken_out_of_broadcasts(worker: Worker) -> None:
+    worker.put(part_to(*IDS))
+    for number, user_id in enumerate(IDS, 1):
+        assert worker.desk.users.erase("line", user_id, worker.now_ms) == Erased(False, False, 0, 0, 1), user_id
+        assert [record.event.raw["to"] for record in worker.records()] == ([IDS[number:]] if IDS[number:] else [])
+
+
+def test_somebody_is_taken_out_of_many_broadcasts_in_portions(worker: Worker) -> None:
+    worker.put(*(part_to("u", *("v" * (number % 2)), text=f"{number}") for number in range(230)))
+    worker.settle(DEAD, *worker.claim(120))
+    assert worker.desk.users.erase("line", "u", worker.now_ms) == Erased(False, False, 0, 0, 230)
+    assert recipients(worker) == {f"{number}": ["v"] for number in range(1, 230, 2)}
+    assert worker.look().held == 115
+
+
+@pytest.mark.parametrize("event", [from_user("x", "u"), part_to("u", "v")], ids=["own", "part"])
+@pytest.mark.parametrize(("outcome", "left"), [(DEAD, 1), (RETRY_AT_ONCE, 1), (DONE, 0)])
+def test_what_has_run_when_its_turn_came_is_told(worker: Worker, event: Event, outcome: Outcome, left: int) -> None:
+    [entry] = worker.run(event)
+
+    class EndsAfterwards:
+        """The desk, while a worker settles what was passed over."""
+
+        def erase(self, numbers: Sequence[int]) -> list[int]:
+            return worker.desk.erase(numbers)
+
+        def amend(self, numbers: Sequence[int], amended: Amend) -> list[int]:
+            done = worker.desk.amend(numbers, amended)
+            worker.settle(outcome, entry)
+            return done
+
+    desk = SqlUsersDesk(worker.store, EndsAfterwards())
+    assert desk.erase("line", "u", worker.now_ms) == Erased(False, False, 0, left)
+    again = desk.erase("line", "u", worker.now_ms)
+    assert (again.entries + again.parts, again.running) == (left, 0)
 
 
 def test_an_event_that_cannot_be_read_is_erased_when_it_names_the_user(worker: Worker) -> None:
