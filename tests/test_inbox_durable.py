@@ -1069,6 +1069,22 @@ def test_a_settled_state_is_seen_while_the_store_is_down_and_written_when_it_is_
     assert bench.other.states(["plain user anna"], 0) == {"plain user anna": "2"}
 
 
+def test_what_a_life_that_has_ended_changes_is_never_seen(make: MakeBench) -> None:
+    """The store will refuse it. Else the second run of the same event would count it twice."""
+    bench = make()
+    bench.put(text_event("x", "anna"))
+    wait_until(lambda: len(bench.out) == 1)
+    bench.other.leave(bench.out[0].claim)  # as another worker does with one that it thinks gone
+    wait_until(lambda: len(bench.out) == 2)
+    bench.store.error = StoreDown("no connection")
+    bench.settle(bench.out[0], outcome=changing("of the first life"))
+    unavailable(lambda: bench.inbox.directory.state("plain", ANNA))  # what is on its way would be told
+    bench.store.error = None
+    wait_until(lambda: bench.inbox.statistics().late == 1)
+    bench.settle(bench.out[1], outcome=changing("of the second"))
+    assert bench.inbox.directory.state("plain", ANNA) == "of the second"
+
+
 def test_what_was_written_is_asked_of_the_store_again(make: MakeBench) -> None:
     """What lies over the store goes with the turn that has written it: another worker may change it then."""
     bench = make()
