@@ -80,7 +80,7 @@ SEED: Final = kinds.integer(0, 10**18)
 @_option("--seconds", options.SPAN, None, "For how long events are sent.")
 @_option("--batch", options.BATCH, "1", "Events in one delivery.")
 @_option("--burst", options.BURST, None, "FACTOR times the rate in the last second of every EVERY, such as 20@10s.")
-@_option("--users", USERS, "100", "How many users write.")
+@_option("--users", USERS, "1000", "How many users write.")
 @click.option(
     "--mix", default="text", metavar="KIND=N,…", help=f"Kinds of events with weights; {KINDS_KNOWN}.  [default: text]"
 )
@@ -171,7 +171,7 @@ def _play(settings: Settings, made_up: Sequence[str]) -> Verdict:
     collecting = gevent.spawn(collect_garbage_calmly)
     output = _Screen()
     try:
-        verdict = play.run(output.show, TABLE_EVERY_S if output.is_terminal else LINE_EVERY_S)
+        verdict = play.run(output.show, TABLE_EVERY_S if output.is_terminal else LINE_EVERY_S, output.say)
     finally:
         gevent.kill(collecting)
     output.end(verdict)
@@ -199,6 +199,14 @@ class _Screen:
             self._draw(screen.live(now))
         else:
             click.echo(screen.line(now))
+
+    def say(self, sentence: str) -> None:
+        """To standard error, above the table."""
+        if self._drawn:
+            sys.stdout.write(f"\x1b[{self._drawn}F\x1b[J")
+            sys.stdout.flush()
+            self._drawn = 0
+        click.echo(sentence, err=True)
 
     def end(self, verdict: Verdict) -> None:
         self._drawn = 0  # the last table stays

@@ -30,9 +30,17 @@ def ledger_of(*answers: int, kept_max: int = 1000) -> Ledger:
     return ledger
 
 
+def everything_of(calls: Calls | None) -> Window:
+    """All requests, 1,024 of them in a second."""
+    window = Window(Limit())
+    for number in range(calls.asked if calls else 0):
+        window.admit(number / 1024)
+    return window
+
+
 def verdict_of(ledger: Ledger, calls: Calls | None = None, windows: dict[str, Window] | None = None) -> Verdict:
     sent, failed = Counter({Why.NEW: ledger.sent}), {503: 1200, 0: 1}
-    return judge("line", 1, 12.345, sent, failed, ledger, calls or Calls(), windows or {})
+    return judge("line", 1, 12.345, sent, failed, ledger, calls or Calls(), windows or {}, everything_of(calls))
 
 
 # The ledger.
@@ -186,6 +194,15 @@ def test_no_answer_without_an_excuse_is_not_good(mishap: Mishap | None, reason: 
     assert verdict.sentence == f"Not good: 1 event never answered ({reason})."
 
 
+def test_messages_that_quote_nothing_are_told_where_answers_are_missing() -> None:
+    calls, ledger = Calls(), ledger_of(1, 0)
+    calls.unquoting = 1
+    assert verdict_of(ledger_of(1), calls).good
+    assert "1 message came without quoting an event, so nobody knows" in verdict_of(ledger, calls).sentence
+    ledger.mishap(1, Mishap.EXPIRED)  # which explains it
+    assert "quoting" not in verdict_of(ledger, calls).sentence
+
+
 def test_a_second_answer_is_not_good_whatever_the_reason() -> None:
     ledger = ledger_of(2, 2)
     ledger.mishap(0, Mishap.DROPPED)
@@ -237,7 +254,9 @@ def full_verdict() -> Verdict:
         for _ in range(times):
             calls.begin()
             calls.end(endpoint, status)
-    calls.storms, calls.expired, calls.strange, calls.messages = 2, 1, 3, 1200
+    calls.storms, calls.expired, calls.strange, calls.messages, calls.unquoting = 2, 1, 3, 1200, 97
+    for person in (0, 2, 0):
+        calls.reach(person)
     window = Window(Limit(count=2000))
     for number in range(90):
         window.admit(number / 1000)
@@ -248,30 +267,40 @@ def test_the_verdict_as_people_see_it() -> None:
     *table, _, sentence = screen.report(full_verdict())
     assert sentence == (
         "Not good: 1 event never answered (no message came with its reply token, or quoting it); "
+        "97 messages came without quoting an event, so nobody knows which were answered; "
         "1 event answered more than once (nothing had gone wrong with the first one)."
     )
     assert "\n".join(table) == (
         """\
 Verdict on line after 12.3 s, seed 1
 
-  events sent             6  in 6 deliveries; 0 sent again, 1,201 not taken (no answer: 1, 503: 1,200)
+  events sent             6  in 6 deliveries; 0 sent again, 1,201 not taken
+                             (no answer: 1, 503: 1,200)
     taken by the bot      6  p50 10 ms, p99 10 ms, max 10 ms
     to be answered        6
   answered once           3  p50 2.50 s, p99 2.50 s, max 2.50 s
-                          1  of them without the bot knowing: the API hid that it had accepted
+                          1  of them without the bot knowing: the API hid that
+                             it had accepted
   answered twice          1
                           1  nothing had gone wrong with the first one
   never answered          2
                           1  no message came with its reply token, or quoting it
-                          1  the API answered the reply with 5xx and did not accept it; a reply may not be repeated
+                          1  the API answered the reply with 5xx and did not
+                             accept it; a reply may not be repeated
+  messages               97  came without quoting an event, so nobody knows
+                             which were answered
 
-  API calls           1,204  2 met a storm of 429, 3 with a reply token of another run, or made up
+  API calls           1,204  at most 1,024 in 1 s, 1 at once, 2 met a storm of
+                             429, 3 with a reply token of another run, or made
+                             up
     push                  2  429: 2   at most 0 in 1 s of 2,000
-    reply             1,202  200: 1,200  503: 1  dropped: 1   at most 90 in 1 s of 2,000
+    reply             1,202  200: 1,200  503: 1  dropped: 1
+                             at most 90 in 1 s of 2,000
   rules broken            1
                           1  replies with a token that had expired
-  calls saved             0  by multicast, for 1,200 messages to users"""
+  calls saved             0  by multicast, for 1,200 messages to 2 users"""
     )
+    assert max(map(len, table)) <= 80
 
 
 def test_the_verdict_as_json_has_everything() -> None:

@@ -219,6 +219,30 @@ def test_a_multicast_takes_500_users_and_no_groups(line: Line) -> None:
     assert line.calls.bad == 5
 
 
+def test_the_users_who_are_reached_are_counted_once_each(line: Line) -> None:
+    assert line.calls.users == 0
+    line.send("push", to=line.user(7))
+    line.send("multicast", to=[line.user(7), line.user(3), "U" + "0" * 32])  # the last one is nobody
+    line.send("push", to="C" + line.user(9)[1:])
+    assert (line.calls.users, line.calls.messages) == (2, 5)
+    line.reply(0)
+    writer = line.scene.people.writer(0)
+    assert line.calls.users == 2 + (writer not in (3, 7))
+    line.send("push", to=line.user(5), messages=[])
+    line.send("broadcast")
+    assert line.calls.users == 20
+
+
+def test_messages_that_quote_nothing_are_counted(line: Line) -> None:
+    quoting = [{"type": "text", "text": f"about {line.scene.codes.tag(3)}"}]
+    line.reply(0)
+    line.send("push", to=line.user(), messages=quoting)
+    assert line.calls.unquoting == 0
+    line.send("push", to=line.user(), messages=[HELLO, HELLO])
+    line.send("multicast", to=[line.user(), line.user(1), line.user(2)])
+    assert line.calls.unquoting == 5
+
+
 def test_a_body_over_two_megabytes_is_refused(line: Line) -> None:
     assert line.ask("POST", "/v2/bot/message/push", b" " * (2 * 1024 * 1024 + 1)).status == 413
 

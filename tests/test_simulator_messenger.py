@@ -92,7 +92,15 @@ def test_a_message_answers_the_event_it_quotes(what: str) -> None:
     answer = messenger.send(message={"text": f"Anna: {quote}"})
     assert answer.status == 200
     assert json.loads(answer.body)["recipient_id"] == user_id(0)
-    assert messenger.ledger.answered == 1
+    assert (messenger.ledger.answered, messenger.calls.unquoting, messenger.calls.users) == (1, 0, 1)
+
+
+def test_a_message_that_quotes_nothing_is_counted_as_such() -> None:
+    messenger = Messenger()
+    messenger.send()
+    messenger.send()
+    messenger.send(recipient={"id": user_id(3)})
+    assert (messenger.ledger.answered, messenger.calls.unquoting, messenger.calls.users) == (0, 3, 2)
 
 
 def test_typing_is_taken_and_is_no_answer() -> None:

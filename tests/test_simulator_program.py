@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +22,7 @@ from linebot.v3 import messaging as sdk
 from linebot.v3.messaging.exceptions import ApiException, UnauthorizedException
 from linebot.v3.webhook import SignatureValidator
 
-from tests.journeys.processes import Program, clean_environ, eventually, gbot
+from tests.journeys.processes import Program, clean_environ, eventually, free_port, gbot
 
 SECRET, TOKEN = "a-channel-secret", "a-channel-access-token"
 ENVIRON = {"GBOT_LINE_CHANNEL_SECRET": SECRET, "GBOT_LINE_CHANNEL_ACCESS_TOKEN": TOKEN}
@@ -231,6 +231,28 @@ def test_a_delivery_that_is_not_taken_is_sent_again(taker: Taker, tmp_path: Path
     assert {event["deliveryContext"]["isRedelivery"] for event in taker.events} == {True}
 
 
+def test_a_run_without_a_bot_does_not_begin() -> None:
+    to = f"http://127.0.0.1:{free_port()}/callback/line"
+    for platform in ("line", "messenger"):
+        program = gbot("simulate", platform, "--to", to, "--api-port", "0")
+        assert program.code == 1
+        assert f"cannot connect to the bot at {to}: Connection refused; is it running?" in program.stderr[-1]
+        assert program.stdout == []
+
+
+def test_a_bot_that_goes_away_is_missed_once(taker: Taker, tmp_path: Path, programs: list[Program]) -> None:
+    program = Simulated(
+        *("--to", taker.address, "--rate", "50", "--seconds", "2", "--wait", "10ms"), directory=tmp_path
+    )
+    programs.append(program)
+    eventually(lambda: len(taker.events) >= 5)
+    taker.stop()
+    missed = f"Cannot connect to the bot at {taker.address} any more: Connection refused. Each delivery is sent again"
+    verdict = program.finish()
+    assert verdict["deliveries"]["failed"]["no answer"] > 1
+    assert sum(missed in line for line in program.stderr) == 1
+
+
 def test_the_api_alone(tmp_path: Path, programs: list[Program]) -> None:
     program = Simulated("--rate", "0", directory=tmp_path)
     programs.append(program)
@@ -274,24 +296,44 @@ def test_a_port_in_use_is_said(taker: Taker) -> None:
     assert f"cannot listen on 127.0.0.1 port {port}" in program.stderr[-1]
 
 
-def test_on_a_terminal_a_table_is_drawn_over_and_over() -> None:
+def on_a_terminal(*options: str, meanwhile: Callable[[], object] = lambda: None) -> tuple[list[str], str]:
+    """The tables, each drawn over the one before, and standard error. ``meanwhile`` is called whenever one is drawn."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "gbot", "simulate", "line", "--rate", "0", "--seconds", "1.2", "--api-port", "0"]
-    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=clean_environ({"COLUMNS": "80"}))
+    command = [sys.executable, "-m", "gbot", "simulate", "line", "--api-port", "0", *options]
+    environ = clean_environ(ENVIRON | {"COLUMNS": "80"})
+    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environ)
     os.close(theirs)
     shown = b""
     with suppress(OSError):  # which is how a terminal says that nobody writes to it any more
         while part := os.read(ours, 65_536):
             shown += part
+            meanwhile()
     os.close(ours)
-    assert process.communicate(timeout=20)[1].startswith(b"Simulated line API")
-    assert process.returncode == 0
-    first, *others = re.split("\x1b\\[[0-9]+F\x1b\\[J", shown.decode())
+    said = process.communicate(timeout=20)[1].decode()
+    assert process.returncode in (0, 1), said
+    return re.split("\x1b\\[[0-9]+F\x1b\\[J", shown.decode()), said
+
+
+def test_on_a_terminal_a_table_is_drawn_over_and_over() -> None:
+    (first, *others), said = on_a_terminal("--rate", "0", "--seconds", "1.2")
+    assert said.startswith("Simulated line API")
     assert len(others) >= 2
     for table in [first, *others]:
         assert "serving the API; Ctrl-C ends it" in table
         assert all(len(row) < 80 for row in table.split("Verdict on line")[0].replace("\x1b[J", "").splitlines())
     assert others[-1].splitlines()[-1] == "Good: nothing was sent, and the API was asked 0 times."
+
+
+def test_on_a_terminal_a_sentence_stands_above_the_table(taker: Taker) -> None:
+    def leave() -> None:
+        if taker.events:
+            taker.stop()
+
+    options = ("--to", taker.address, "--rate", "50", "--seconds", "2", "--wait", "10ms")
+    tables, said = on_a_terminal(*options, meanwhile=leave)
+    assert "any more: Connection refused" in said
+    # A table that is not drawn over another one: the first, and the one below the sentence.
+    assert sum(table.startswith("\x1b[J") for table in tables) == 2
 
 
 def test_messenger_makes_sure_of_the_address_first(taker: Taker) -> None:

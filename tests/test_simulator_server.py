@@ -107,6 +107,7 @@ def test_without_rate_limits_a_bot_may_call_as_fast_as_it_likes(make_place: Make
     place = make_place(count=3, rate_limits=False)
     assert [place.reply(number)[0] for number in range(5)] == [200] * 5
     assert place.calls.over_rate.total() == 0
+    assert (place.app.windows["reply"].peak, place.app.everything.peak, place.calls.waiting_max) == (5, 5, 1)
 
 
 def test_a_storm_accepts_nothing(make_place: MakePlace) -> None:

@@ -20,7 +20,7 @@ everything of a second run.
 
 **Which event an answer belongs to.** A reply: the one whose token it carries. Any other message: the one whose id, or
 whose text's tag (``#17-3f9a2c``), stands in it; every text that the simulator sends ends with such a tag. A message
-that quotes nothing is no answer. A bot under test therefore answers each event with one request.
+that quotes nothing is no answer, and is counted. A bot under test therefore answers each event with one request.
 
 **An exception** is an event that was not answered exactly once. It is excused when the simulator itself made an answer
 impossible: a reply may not be repeated when nobody knows whether it arrived, so one that was answered with 5xx, or cut

@@ -124,6 +124,7 @@ class LineApi:
         self._ledger.use_token(number)
         self._ledger.answer(number, call.at)
         self._calls.messages += len(request["messages"])
+        self._calls.reach(self._people.writer(number))
         return self._sent_messages(request)
 
     def _bad_token(self, number: int | None, worth: Token) -> Answer:
@@ -142,7 +143,7 @@ class LineApi:
         to = request.get("to")
         if not isinstance(to, str) or not rules.ADDRESS.fullmatch(to):
             return self._refused(call, rules.said(400, rules.BAD_ADDRESS))
-        return self._send(call, request, 1)
+        return self._send(call, request, [to])
 
     def _multicast(self, call: Call) -> Answer:
         request = rules.parsed(call.body)
@@ -151,13 +152,13 @@ class LineApi:
             return self._refused(call, rules.invalid([("to", f"Size must be between 1 and {rules.RECIPIENTS_MAX}")]))
         if not all(isinstance(user, str) and rules.USER.fullmatch(user) for user in to):
             return self._refused(call, rules.said(400, rules.BAD_ADDRESS))
-        return self._send(call, request, len(to))
+        return self._send(call, request, to)
 
     def _broadcast(self, call: Call) -> Answer:
-        return self._send(call, rules.parsed(call.body), self._people.count)
+        return self._send(call, rules.parsed(call.body), None)
 
-    def _send(self, call: Call, request: dict[str, Any], recipients: int) -> Answer:
-        """What push, multicast and broadcast have in common: the retry key, the messages, the quota."""
+    def _send(self, call: Call, request: dict[str, Any], to: Sequence[str] | None) -> Answer:
+        """What push, multicast and broadcast, to None, have in common: the retry key, the messages, the quota."""
         refusal = rules.refusal_of(request)
         if call.retry_key is not None and not rules.UUID.fullmatch(call.retry_key):
             refusal = rules.said(400, "The retry key is invalid")
@@ -167,19 +168,32 @@ class LineApi:
         if known is not None:
             self._calls.repeated += 1
             return known
+        recipients, quoted = self._people.count if to is None else len(to), self.answers(call)
         if self._quota is not None and self._used + recipients > self._quota:
-            for number in self.answers(call):
+            for number in quoted:
                 self._ledger.mishap(number, Mishap.QUOTA)
             return rules.said(429, rules.NO_MORE)
         self._used += recipients
-        self._calls.messages += recipients * len(request["messages"])
+        messages = recipients * len(request["messages"])
+        self._calls.messages += messages
+        self._calls.unquoting += 0 if quoted else messages
         self._calls.saved += recipients - 1 if call.endpoint == "multicast" else 0
-        for number in self.answers(call):
+        self._reach(to)
+        for number in quoted:
             self._ledger.answer(number, call.at)
         answer = self._sent_messages(request) if call.endpoint == "push" else rules.EMPTY
         if call.retry_key is not None:
             self._remember(call.retry_key, answer)
         return answer
+
+    def _reach(self, to: Sequence[str] | None) -> None:
+        if to is None:
+            self._calls.reach_all(self._people.count)
+            return
+        for address in to:
+            person = self._people.of_code(address[1:]) if address[0] == "U" else None
+            if person is not None:
+                self._calls.reach(person)
 
     def _remember(self, retry_key: str, answer: Answer) -> None:
         """What this retry key is answered with from now on."""

@@ -99,7 +99,8 @@ class MessengerApi:
             to = request["recipient"]["id"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return self._refused(call, "(#100) The parameter recipient is required")
-        if not isinstance(to, str) or person_of(to, self._people) is None:
+        person = person_of(to, self._people) if isinstance(to, str) else None
+        if person is None:
             return self._refused(call, "(#100) No matching user found")
         action, message = request.get("sender_action"), request.get("message")
         if message is None and action in ACTIONS:
@@ -107,9 +108,12 @@ class MessengerApi:
         wrong = _fault(message, request.get("messaging_type"))
         if wrong is not None:
             return self._refused(call, wrong)
-        for number in self._codes.quoted(call.body):
+        quoted = self._codes.quoted(call.body)
+        for number in quoted:
             self._ledger.answer(number, call.at)
         self._calls.messages += 1
+        self._calls.unquoting += not quoted
+        self._calls.reach(person)
         self._sent += 1
         return Answer(200, encode({"recipient_id": to, "message_id": "m_" + self._mids(self._sent)}))
 

@@ -5,7 +5,8 @@
     sending ──▶ waiting for what is not taken or not answered ──▶ lingering, to see second answers ──▶ over
        └─ stop ──────▶ ┘                    └─ stop ────────────────────────────────────────────────▶ ┘
 
-A delivery that the bot does not take is sent again, later and later, REDELIVERIES_S; then it is given up.
+A delivery that the bot does not take is sent again, later and later, REDELIVERIES_S; then it is given up. Where nobody
+is there at the very beginning, the run does not begin.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gbot.errors import StartError
 from gbot.simulator.calls import Calls
 from gbot.simulator.ledger import Ledger
 from gbot.simulator.platform import Webhook
-from gbot.simulator.postman import NoAnswer, Postman
+from gbot.simulator.postman import NoAnswer, NoConnection, Postman
 from gbot.simulator.screen import Progress
 from gbot.simulator.server import ApiApp, ApiServer
 from gbot.simulator.settings import Settings
@@ -61,6 +62,7 @@ class Play:
         self._sent: Counter[Why] = Counter()
         self._failed: Counter[int] = Counter()  # by status; 0: no answer
         self._behind_s = 0.0
+        self._say: Callable[[str], object] | None = None  # until there has been something to say
         self._began = time.monotonic()
         self._stops = self._stops_heard = 0
         self._stopped = gevent.event.Event()  # the first stop: nothing new is sent
@@ -71,8 +73,12 @@ class Play:
     def api_address(self) -> str:
         return self._server.address
 
-    def run(self, show: Callable[[Progress], object], every_s: float) -> Verdict:
-        """All of it. Raises StartError when the bot's address is not the bot's."""
+    def run(self, show: Callable[[Progress], object], every_s: float, say: Callable[[str], object]) -> Verdict:
+        """All of it; ``say`` takes what the operator has to know at once.
+
+        Raises StartError when nobody is at the bot's address, or it is not the bot's.
+        """
+        self._say = say
         self._server.start()
         try:
             self._introduce()
@@ -101,6 +107,7 @@ class Play:
             self._ledger,
             self._calls,
             self._app.windows,
+            self._app.everything,
         )
 
     def stop(self) -> None:
@@ -169,9 +176,15 @@ class Play:
     # The run itself.
 
     def _introduce(self) -> None:
-        """Make sure, where the platform does so, that the address is the bot's. Raises StartError."""
+        """Make sure that somebody is there, and where the platform does so, that it is the bot. Raises StartError."""
+        if self._postman is None:
+            return
+        try:
+            self._postman.connect()
+        except NoConnection as error:
+            raise StartError(f"cannot connect to the bot at {self._settings.to}: {error}; is it running?") from None
         challenge = self._webhook.challenge()
-        if self._postman is None or challenge is None:
+        if challenge is None:
             return
         query, expected = challenge
         try:
@@ -229,8 +242,10 @@ class Play:
         self._sent[why] += 1
         try:
             status = postman.post(body, self._webhook.headers(body))
-        except NoAnswer:
+        except NoAnswer as error:
             status = 0
+            if isinstance(error, NoConnection):
+                self._miss_the_bot(error)
         if 200 <= status < 300:
             now = time.monotonic()
             for event in delivery.events:
@@ -239,6 +254,14 @@ class Play:
         self._failed[status] += 1
         if why in (Why.NEW, Why.UNANSWERED):
             self._put_off(delivery, failures)
+
+    def _miss_the_bot(self, error: NoConnection) -> None:
+        if self._say is not None:
+            self._say(
+                f"Cannot connect to the bot at {self._settings.to} any more: {error}. "
+                f"Each delivery is sent again for {sum(REDELIVERIES_S):.0f} s."
+            )
+            self._say = None
 
     def _put_off(self, delivery: Delivery, failures: int) -> None:
         if failures < len(REDELIVERIES_S) and len(self._redeliveries) < REDELIVERIES_WAITING_MAX:

@@ -28,6 +28,10 @@ class NoAnswer(Exception):
     """The bot could not be reached, or did not answer in time, or not in HTTP."""
 
 
+class NoConnection(NoAnswer):
+    """The bot could not be reached."""
+
+
 class Postman:
     """Brings requests to one address."""
 
@@ -41,6 +45,10 @@ class Postman:
         self._head = f"Host: {parts.netloc}\r\nUser-Agent: gbot-simulator\r\n"
         self._within_s = within_s
         self._idle: list[gevent.socket.socket] = []
+
+    def connect(self) -> None:
+        """Make sure that somebody is there; the connection is kept for the first request. Raises NoConnection."""
+        self._idle.append(self._connection())
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> int:
         """The status of the answer. Raises NoAnswer."""
@@ -64,7 +72,7 @@ class Postman:
                 break
             sock.close()
         else:
-            sock = self._connect()
+            sock = self._connection()
         try:
             sock.settimeout(max(0.001, deadline - time.monotonic()))
             sock.sendall(request)
@@ -81,14 +89,14 @@ class Postman:
             sock.close()
         return status, body
 
-    def _connect(self) -> gevent.socket.socket:
+    def _connection(self) -> gevent.socket.socket:
         try:
             sock = gevent.socket.create_connection((self._host, self._port), self._within_s)
             sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_hostname=self._host)
         except OSError as error:
-            raise NoAnswer(str(error)) from None
+            raise NoConnection(error.strerror or str(error)) from None
         return sock
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from gbot.simulator.verdict import Endpoint, Sent, Times, Verdict, counted
+from gbot.simulator.verdict import UNASKED, UNQUOTING, Asked, Endpoint, Sent, Times, Verdict, counted
 
 BAR: Final = 30  # characters
+WIDTH: Final = 80  # of a row of the verdict
+GLUE: Final = "\u00a0"  # a space where no row is broken
 CLASSES: Final = ("2xx", "4xx", "429", "5xx", "dropped")
 
 
@@ -82,29 +85,51 @@ def report(verdict: Verdict) -> list[str]:
         *(("", f"{count:,}", reason) for reason, count in events.twice_why.items()),
         ("never answered", f"{events.never:,}", ""),
         *(("", f"{count:,}", reason) for reason, count in events.never_why.items()),
+        *_unquoting(verdict),
         ("", "", ""),
         ("API calls", f"{api.calls:,}", _calls(verdict)),
         *((f"  {name}", f"{_sum(endpoint):,}", _endpoint(endpoint)) for name, endpoint in api.endpoints.items()),
         *_broken(verdict),
-        ("calls saved", f"{api.saved_by_multicast:,}", f"by multicast, for {api.messages:,} messages to users"),
+        ("calls saved", f"{api.saved_by_multicast:,}", _saved(api)),
     ]
     width = max(len(row[0]) for row in rows)
     numbers = max(len(row[1]) for row in rows)
     head = f"Verdict on {verdict.platform} after {verdict.seconds:.1f} s, seed {verdict.seed}"
-    table = [f"  {name:<{width}}  {count:>{numbers}}  {rest}".rstrip() for name, count, rest in rows]
+    table = [
+        f"  {name:<{width}}  {count:>{numbers}}  {part}".rstrip()
+        for row in rows
+        for name, count, part in _folded(row, WIDTH - width - numbers - 6)
+    ]
     return [head, "", *table, "", verdict.sentence]
+
+
+def _folded(row: Sequence[str], width: int) -> Iterator[tuple[str, str, str]]:
+    """The row as several whose third column is no wider than this."""
+    name, count, rest = row
+    for part in textwrap.wrap(rest, width, break_long_words=False, break_on_hyphens=False) or [""]:
+        yield name, count, part.replace(GLUE, " ")
+        name = count = ""
 
 
 def _sent(sent: Sent) -> str:
     again = sent.duplicates + sent.again + sent.unanswered
     text = f"in {sent.new:,} deliveries; {again:,} sent again"
-    statuses = [f"{status}: {count:,}" for status, count in sent.failed.items()]
+    statuses = [_glued(f"{status}: {count:,}") for status, count in sent.failed.items()]
     return text + (f", {sum(sent.failed.values()):,} not taken ({', '.join(statuses)})" if statuses else "")
 
 
 def _unseen(verdict: Verdict) -> list[Sequence[str]]:
     count = verdict.events.answered_unseen
     return [("", f"{count:,}", "of them without the bot knowing: the API hid that it had accepted")] if count else []
+
+
+def _unquoting(verdict: Verdict) -> list[Sequence[str]]:
+    count = verdict.api.unquoting
+    return [("messages", f"{count:,}", UNQUOTING)] if count and UNASKED in verdict.events.never_why else []
+
+
+def _saved(api: Asked) -> str:
+    return f"by multicast, for {counted(api.messages, 'message')} to {counted(api.users, 'user')}"
 
 
 def _broken(verdict: Verdict) -> list[Sequence[str]]:
@@ -121,7 +146,8 @@ def _broken(verdict: Verdict) -> list[Sequence[str]]:
 
 def _calls(verdict: Verdict) -> str:
     api = verdict.api
-    parts = [f"{api.storms:,} met a storm of 429"] if api.storms else []
+    parts = [f"at most {api.peak:,} in 1 s, {api.at_once:,} at once"] if api.calls else []
+    parts += [f"{api.storms:,} met a storm of 429"] if api.storms else []
     parts += [f"{api.cut:,} cut off when the API went down"] if api.cut else []
     parts += [f"{api.repeated:,} known by their retry key"] if api.repeated else []
     parts += [f"{api.strange_tokens:,} with a reply token of another run, or made up"] if api.strange_tokens else []
@@ -129,11 +155,14 @@ def _calls(verdict: Verdict) -> str:
 
 
 def _endpoint(endpoint: Endpoint) -> str:
-    parts = [f"{status}: {count:,}" for status, count in endpoint.statuses.items()]
-    text = "  ".join(parts)
+    text = "  ".join(_glued(f"{status}: {count:,}") for status, count in endpoint.statuses.items())
     if endpoint.limit is not None:
-        text += f"   at most {endpoint.peak:,} in {endpoint.per_s:g} s of {endpoint.limit:,}"
+        text += "   " + _glued(f"at most {endpoint.peak:,} in {endpoint.per_s:g} s of {endpoint.limit:,}")
     return text + (f", {endpoint.over_rate:,} refused as too fast" if endpoint.over_rate else "")
+
+
+def _glued(text: str) -> str:
+    return text.replace(" ", GLUE)
 
 
 def _sum(endpoint: Endpoint) -> int:

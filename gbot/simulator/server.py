@@ -60,10 +60,12 @@ class ApiApp:
         self._calls = calls
         self._clock = clock
         self.ending = False  # the run is over: what is cut off from now on is not the API's fault
+        self.everything = Window(NO_LIMIT)
         self.windows = {endpoint: Window(limit if rate_limits else NO_LIMIT) for endpoint, limit in api.limits.items()}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         number = self._calls.begin()
+        self.everything.admit(self._clock())
         found = self._api.route(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         if found is None:
             self._calls.bad += 1

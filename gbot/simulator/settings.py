@@ -18,7 +18,7 @@ class Settings:
     traffic: Traffic
     faults: Faults
     seed: int = 1
-    users: int = 100
+    users: int = 1000
     api_port: int = 0
     down: tuple[float, float] | None = None
     reply_window_s: float = 60.0

@@ -35,6 +35,7 @@ REASONS: Final[Mapping[Mishap, str]] = {
     Mishap.REFUSED: "the platform does not take such a message",
 }
 UNASKED: Final = "no message came with its reply token, or quoting it"
+UNQUOTING: Final = "came without quoting an event, so nobody knows which were answered"
 UNPROVOKED: Final = "nothing had gone wrong with the first one"
 
 
@@ -93,6 +94,8 @@ class Asked(msgspec.Struct, frozen=True):
     """What the API was asked."""
 
     calls: int
+    peak: int  # the most calls within any second
+    at_once: int  # the most that were under way at a time
     endpoints: dict[str, Endpoint]
     storms: int
     cut: int
@@ -101,7 +104,9 @@ class Asked(msgspec.Struct, frozen=True):
     expired_tokens: int
     strange_tokens: int
     repeated: int
-    messages: int
+    messages: int  # that reached users
+    users: int  # whom they reached
+    unquoting: int  # messages that neither came with a reply token nor quote an event
     saved_by_multicast: int
     unasked: int
 
@@ -128,12 +133,13 @@ def judge(
     ledger: Ledger,
     calls: Calls,
     windows: Mapping[str, Window],
+    everything: Window,
 ) -> Verdict:
     """What has come of it."""
     by_status = {str(status) if status else "no answer": count for status, count in sorted(failed.items())}
     deliveries = Sent(sent[Why.NEW], sent[Why.DUPLICATE], sent[Why.AGAIN], sent[Why.UNANSWERED], by_status)
-    events, api = _events(ledger), _asked(calls, windows, ledger)
-    problems = [*_problems_with_events(events), *_problems_with_requests(api)]
+    events, api = _events(ledger), _asked(calls, windows, everything, ledger)
+    problems = [*_problems_with_events(events, api.unquoting), *_problems_with_requests(api)]
     sentence = f"Not good: {'; '.join(problems)}." if problems else f"Good: {_praise(events, api)}."
     return Verdict(not problems, sentence, platform, seed, round(seconds, 3), deliveries, events, api)
 
@@ -160,9 +166,11 @@ def _in_words(why: Counter[Mishap | None], none: str) -> dict[str, int]:
     return {REASONS[mishap] if mishap else none: count for mishap, count in why.most_common()}
 
 
-def _asked(calls: Calls, windows: Mapping[str, Window], ledger: Ledger) -> Asked:
+def _asked(calls: Calls, windows: Mapping[str, Window], everything: Window, ledger: Ledger) -> Asked:
     return Asked(
         calls=calls.asked,
+        peak=everything.peak,
+        at_once=calls.waiting_max,
         endpoints={name: _endpoint(name, calls, windows.get(name)) for name in sorted(calls.statuses)},
         storms=calls.storms,
         cut=calls.cut,
@@ -172,6 +180,8 @@ def _asked(calls: Calls, windows: Mapping[str, Window], ledger: Ledger) -> Asked
         strange_tokens=calls.strange,
         repeated=calls.repeated,
         messages=calls.messages,
+        users=calls.users,
+        unquoting=calls.unquoting,
         saved_by_multicast=calls.saved,
         unasked=ledger.unasked,
     )
@@ -187,7 +197,7 @@ def _endpoint(name: str, calls: Calls, window: Window | None) -> Endpoint:
     return Endpoint(statuses, window.peak, window.limit.count, window.limit.per_s, calls.over_rate[name])
 
 
-def _problems_with_events(events: Events) -> list[str]:
+def _problems_with_events(events: Events, unquoting: int) -> list[str]:
     problems = []
     if events.taken < events.sent:
         problems.append(f"the bot did not take {counted(events.sent - events.taken, 'event')}")
@@ -195,6 +205,8 @@ def _problems_with_events(events: Events) -> list[str]:
     for reason, count in events.never_why.items():
         if reason not in told:
             problems.append(f"{counted(count, 'event')} never answered ({reason})")
+    if unquoting and UNASKED in events.never_why:
+        problems.append(f"{counted(unquoting, 'message')} {UNQUOTING}")
     for reason, count in events.twice_why.items():
         problems.append(f"{counted(count, 'event')} answered more than once ({reason})")
     return problems

@@ -1,4 +1,7 @@
-"""A platform's rate limit, as the platform enforces it: no more than so many requests in any window of time. Pure."""
+"""A platform's rate limit, as the platform enforces it: no more than so many requests in any window of time. Pure.
+
+Where there is no limit it only counts.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,10 @@ class Window:
     def admit(self, now: float) -> bool:
         """Whether a request may come now; ``now`` never goes back."""
         times, limit = self._times, self.limit
-        if limit.count is None:
-            return True
         gone = now - limit.per_s
         while times and times[0] <= gone:
             times.popleft()
-        if len(times) >= limit.count:
+        if limit.count is not None and len(times) >= limit.count:
             return False
         times.append(now)
         if len(times) > self.peak:

@@ -8,6 +8,7 @@ WITHOUT_TOKEN = ("unfollow", "unsend")
 
 replying = Bot()
 pushing = Bot()
+either = Bot()
 twice = Bot()
 silent = Bot()
 
@@ -21,6 +22,12 @@ def reply(ctx: Context) -> None:
 @pushing.default
 def push(ctx: Context) -> None:
     ctx.push(f"answer to {ctx.event.id}")
+
+
+@either.default
+def reply_or_push(ctx: Context) -> None:
+    send = ctx.reply if hash(ctx.event.id) % 2 else ctx.push
+    send(f"answer to {ctx.event.id}")
 
 
 @twice.default
