@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -139,6 +140,12 @@ def test_a_bot_that_is_not_there_is_one_line(home: Path) -> None:
 # ---- on a terminal
 
 
+def _as_a_login_does() -> None:
+    """The terminal is the program's, and Ctrl-C is not ignored: a shell has background jobs inherit that it is."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """The program on a terminal of its own, and what is on the screen since it was looked at last."""
 
@@ -152,7 +159,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_as_a_login_does,
         )
         os.close(theirs)
         self._screen = b""
