@@ -215,6 +215,20 @@ def read_counters(path: Path) -> Counters:
     return Counters(int(text[0]), int(text[1])) if len(text) == 2 else Counters()
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One look at the server."""
+
+    at_s: float
+    counters: Counters
+    cpu_s: float
+    rss_bytes: int
+
+
+def take_sample(server: Server, counters: Path) -> Sample:
+    return Sample(time.monotonic(), read_counters(counters), server.cpu_s(), server.rss_bytes())
+
+
 def machine() -> dict[str, object]:
     return {
         "cores": os.cpu_count(),

@@ -26,7 +26,7 @@ from typing import Any
 
 from measuring import (
     LOCALHOST,
-    Counters,
+    Sample,
     Server,
     Unavailable,
     circumstances,
@@ -42,6 +42,7 @@ from measuring import (
     say,
     server_environment,
     table,
+    take_sample,
     two_cores,
     wait_until_ready,
     write_json,
@@ -67,16 +68,6 @@ class Plan:
     pool: int
     rate: float  # events per second
     seconds: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One look at the server."""
-
-    at_s: float
-    counters: Counters
-    cpu_s: float
-    rss_bytes: int
 
 
 @dataclass(frozen=True)
@@ -217,10 +208,6 @@ class Simulating:
 
 
 LOADS: dict[str, type[Posting] | type[Simulating]] = {"sleep": Posting, "call": Simulating}
-
-
-def take_sample(server: Server, counters: Path) -> Sample:
-    return Sample(time.monotonic(), read_counters(counters), server.cpu_s(), server.rss_bytes())
 
 
 def backlog(server: Server) -> int:

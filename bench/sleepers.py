@@ -29,7 +29,7 @@ from pathlib import Path
 from measuring import (
     LOCALHOST,
     ROOT,
-    Counters,
+    Sample,
     Server,
     Unavailable,
     circumstances,
@@ -44,6 +44,7 @@ from measuring import (
     running_server,
     say,
     table,
+    take_sample,
     two_cores,
     wait_until_quiet,
     write_json,
@@ -87,16 +88,6 @@ class Plan:
             return math.inf
         shortest_nap_s = float(self.nap_s.partition("-")[0])
         return PACE * self.sleepers / ((shortest_nap_s + self.longest_nap_s) / 2)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One look at the server."""
-
-    at_s: float
-    counters: Counters
-    cpu_s: float
-    rss_bytes: int
 
 
 @dataclass(frozen=True)
@@ -182,10 +173,6 @@ class Filler(threading.Thread):
         self.join(timeout=35)
         if self.failure:
             raise Unavailable(f"filling ended early: {self.failure}")
-
-
-def take_sample(server: Server, counters: Path) -> Sample:
-    return Sample(time.monotonic(), read_counters(counters), server.cpu_s(), server.rss_bytes())
 
 
 def ramp_up(server: Server, counters: Path, filler: Filler, plan: Plan) -> Sample:
