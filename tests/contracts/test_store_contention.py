@@ -253,4 +253,4 @@ def retry_all(person: Worker, over: threading.Event) -> None:
         person.look()
         with suppress(StoreDown):
             retried += len(person.desk.retry([record.number for record in there], person.now_ms))
-    assert retried > 10
+    assert retried > 0
