@@ -24,8 +24,16 @@
     ├── StateRefused            ctx.state holds what cannot be stored
     ├── NotNow                  what a handler needs is away or busy: the event is put off, which is no failure
     │   ├── DirectoryUnavailable  users and states cannot be read or stored
+    │   ├── DatabaseBusy        every connection of the pool is in use; also a DatabaseError
+    │   ├── DatabaseAway        no connection to the database could be made; also a DatabaseDown
     │   ├── LaneBusy            the lane to the API is full, or it took too long to get through; also a SendError
     │   └── ApiDown             the API has failed too often and is left alone for a while; also an ApiUnreachable
+    ├── DatabaseError           a statement of ctx.db did not do what it should
+    │   ├── DatabaseDown        the connection broke under it: nobody knows whether it was executed
+    │   │   └── DatabaseRefused the server does not let this user in, or has no such database
+    │   ├── Deadlock            it was undone in favour of another: do the whole transaction again
+    │   └── DatabaseMistake     the server refuses it, wrong SQL for one: it would do so again
+    │       └── DuplicateKey    a row with this key is there already
     └── SendError               a message did not go out
         ├── ReplyRefused        gbot did not try: standby, no reply token, token used, no access token
         │   ├── ReplyTokenExpired  the event is too old to be replied to; push is still possible
@@ -208,6 +216,45 @@ class NotNow(GbotError):
 
 class DirectoryUnavailable(NotNow):
     """The database with the users and states does not answer."""
+
+
+class DatabaseError(GbotError):
+    """A statement did not do what it should. The text holds no password and no value that was sent."""
+
+
+class DatabaseDown(DatabaseError):
+    """The connection broke, or the server stops, is read-only or has a full disk.
+
+    Nothing is known of a statement that was under way, or of a transaction that was being committed.
+    """
+
+
+class DatabaseRefused(DatabaseDown):
+    """The server does not let this user in, or has no database of this name."""
+
+
+class DatabaseAway(NotNow, DatabaseDown):
+    """No connection could be made, so nothing was executed; it is tried again after ``after_s`` seconds."""
+
+
+class DatabaseBusy(NotNow, DatabaseError):
+    """All connections of the pool were in use for as long as one may wait; nothing was executed."""
+
+
+class Deadlock(DatabaseError):
+    """The server gave up this transaction, or one of its statements, in favour of another: do all of it again."""
+
+
+class DatabaseMistake(DatabaseError):
+    """The server refused the statement. ``code`` is the number of its error."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class DuplicateKey(DatabaseMistake):
+    """A row with this primary or unique key is there already."""
 
 
 class SendError(GbotError):

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import pytest
 
-from gbot.database import Connection, Database, DatabaseMistake, parse
+from gbot.database.address import parse
+from gbot.database.connection import Connection, Connector
 from gbot.directory import Change, ProfileSeen, StateChange, UserForgotten, UserGone
-from gbot.errors import StartError
+from gbot.errors import DatabaseMistake, StartError
 from gbot.event import Conversation, Event
 from gbot.inbox import Entry, Outcome, State
 from gbot.inboxes import desk_users, mysql_records, mysql_schema, mysql_tables, mysql_turn, mysql_upkeep
@@ -39,7 +40,7 @@ names = (f"gbot_test_{number}" for number in itertools.count(1))
 @pytest.fixture(scope="module")
 def admin(mysql_url: str) -> Iterator[Connection]:
     """A connection of its own, for what is done to the server and to others' connections."""
-    connection = Database(parse(mysql_url)).connect()
+    connection = Connector(parse(mysql_url)).connect()
     yield connection
     connection.close()
 
@@ -87,7 +88,7 @@ def make_store(unopened: MakeStore) -> MakeStore:
 @pytest.fixture
 def other_of_empty(url: str) -> Iterator[Connection]:
     """A connection to a database that has no tables yet."""
-    connection = Database(parse(url)).connect()
+    connection = Connector(parse(url)).connect()
     yield connection
     connection.close()
 
@@ -100,7 +101,7 @@ def store(make_store: MakeStore) -> MySqlStore:
 @pytest.fixture
 def other(url: str, make_store: MakeStore) -> Iterator[Connection]:
     """Somebody else's connection to the same database, to lock rows with."""
-    connection = Database(parse(url), ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"]).connect()
+    connection = Connector(parse(url), ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"]).connect()
     yield connection
     connection.close()
 

@@ -23,9 +23,10 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
-from gbot.database import READ_TIMEOUT_S, Connection, Database, DatabaseDown, DatabaseMistake, Deadlock, parse
+from gbot.database.address import parse
+from gbot.database.connection import READ_TIMEOUT_S, Connection, Connector
 from gbot.directory import Change
-from gbot.errors import StartError
+from gbot.errors import DatabaseDown, DatabaseMistake, Deadlock, StartError
 from gbot.inboxes import mysql_records, mysql_schema, mysql_upkeep
 from gbot.inboxes.changes import UserKey
 from gbot.inboxes.mysql_tables import ANY_READY, CHUNK, Tables, binary
@@ -83,7 +84,7 @@ class MySqlStore:
         except ValueError as error:
             raise StartError(f"The inbox's address cannot be used: {error}") from None
         self.place = address.place
-        self._database = Database(address, SETUP)
+        self._connector = Connector(address, SETUP)
         self._policy = policy
         self._grace_s = grace_s
         self._read_timeout_s = read_timeout_s
@@ -257,7 +258,7 @@ class MySqlStore:
 
     def _connected(self) -> Connection:
         if self._connection is None or not self._connection.is_open:
-            self._connection = self._database.connect(self._read_timeout_s)
+            self._connection = self._connector.connect(self._read_timeout_s)
             packet_bytes_max = self._connection.rows("SELECT @@max_allowed_packet")[0][0]
             self._statement_bytes_max = packet_bytes_max // 2
         return self._connection

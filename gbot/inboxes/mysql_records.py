@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gbot.database import Connection
+from gbot.database.connection import Connection
 from gbot.directory import Change
 from gbot.inbox import Entry, Outcome
 from gbot.inboxes.changes import KeptState, UserKey, fold, of_outcomes, profile_of, profile_text

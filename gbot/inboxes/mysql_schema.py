@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from gbot.database import Connection, DatabaseMistake
-from gbot.errors import StartError
+from gbot.database.connection import Connection
+from gbot.errors import DatabaseMistake, StartError
 from gbot.inboxes.store import ERROR_CHARS_MAX
 
 KEY_BYTES_MAX: Final = 2048  # of a conversation: 255 characters of an id, or more, and what is before it

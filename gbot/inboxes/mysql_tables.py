@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from gbot.database import Connection
+from gbot.database.connection import Connection
 from gbot.event import Event
 from gbot.inboxes.chunks import chunks
 from gbot.inboxes.mysql_schema import KEY_BYTES_MAX, SLOTS

@@ -1,0 +1,286 @@
+"""The one gatekeeper of PyMySQL: connections to a database, and its errors as those of :mod:`gbot.errors`.
+
+No text of these errors holds a password or a value that was sent: the server quotes values in its messages, so a
+mistake is described by its number, its name and the statement without its values.
+
+When a connection breaks, when its answer does not come in time, or when the greenlet that waits for it is killed, it
+is closed: what the server would still say belongs to nobody. Every connection commits each statement by itself unless
+a transaction was begun, and counts rows that a statement matched, whether or not it changed them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import pymysql
+from gevent import monkey
+from pymysql.constants import CLIENT, ER, SERVER_STATUS
+from pymysql.cursors import Cursor
+
+from gbot.database.address import Address
+from gbot.errors import DatabaseDown, DatabaseError, DatabaseMistake, DatabaseRefused, Deadlock, DuplicateKey
+
+CONNECT_TIMEOUT_S: Final = 2
+READ_TIMEOUT_S: Final = 5  # for one answer
+WRITE_TIMEOUT_S: Final = 5
+
+_TLS_REFUSED: Final = 2026
+_DUPLICATES: Final = {1022, 1062, 1169, 1586}
+_REFUSALS: Final = {1044, 1045, 1049, 1130, 1251, 1698, 1862, 1873, 3118, 3159, 4151}
+_DEADLOCKS: Final = {
+    1020,  # the row has changed since it was read
+    1205,  # waited too long for a lock
+    1213,  # deadlock; with Galera also a conflict with another node
+    3101,  # a conflict with another member of a replication group
+}
+# Server errors that say something about the server and nothing about the statement. All of the client's (2000-2999)
+# are about the connection.
+_DOWN: Final = {
+    *(1021, 1026, 1030, 1037, 1038, 1041, 1114),  # no disk or memory left, or it cannot write
+    *(1040, 1203, 1226),  # too many connections
+    *(1043, 1047, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184),  # starting, stopping, or the network
+    *(1180, 1181),  # it could not commit, or not roll back
+    *(1290, 1792, 1836),  # read-only: a replica, or a failover going on
+    *(1317, 1927, 1969, 3024, 3168, 3169, 4031),  # statement or connection killed
+}
+_NO_SUCH_THREAD: Final = 1094
+_NAMES: Final = {code: name for name, code in vars(ER).items() if isinstance(code, int)}
+
+# Neither in a transaction nor with results unread, and committing each statement by itself.
+_STATE: Final = (
+    SERVER_STATUS.SERVER_STATUS_IN_TRANS
+    | SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+    | SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
+)
+_CLEAN: Final = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+_IN_TRANSACTION: Final = SERVER_STATUS.SERVER_STATUS_IN_TRANS
+
+_poll: Final = monkey.get_original("select", "poll")
+_ENDED: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+RawConnection = pymysql.Connection
+Arguments = Sequence[object] | Mapping[str, object]
+
+
+class Done(NamedTuple):
+    """What a statement that returns no rows has done."""
+
+    rows: int  # matched, inserted or deleted
+    last_id: int  # the first number that the statement made, or what it gave to LAST_INSERT_ID()
+
+
+class Connection:
+    """One connection, for one greenlet at a time.
+
+    With arguments, placeholders are ``%s``, or ``%(name)s`` for those of a mapping, a list is ``(…, …)`` and ``%%``
+    is ``%``. Without arguments a statement is taken as it is.
+    """
+
+    __slots__ = ("_inside", "raw")
+
+    def __init__(self, raw: RawConnection[Cursor]) -> None:
+        self.raw = raw
+        self._inside: Any = raw  # for what PyMySQL knows and has no method for
+
+    def execute(self, sql: str, args: Arguments | None = None) -> Done:
+        """Run a statement. Raises DatabaseDown, Deadlock or DatabaseMistake, as all methods do."""
+        result = self._run(sql, args)
+        return Done(result.affected_rows, result.insert_id or 0)
+
+    def rows(self, sql: str, args: Arguments | None = None) -> list[tuple[Any, ...]]:
+        """Run a query and return all its rows."""
+        return list(self._run(sql, args).rows or ())
+
+    def _run(self, sql: str, args: Arguments | None) -> Any:
+        """The result as PyMySQL has it: a cursor around it costs 3 µs, and the connection would go on holding it."""
+        statement = sql if args is None else self._filled_in(sql, args)
+        inside = self._inside
+        try:
+            inside.query(statement)
+        except pymysql.MySQLError as error:
+            translated = _translated(error, sql)
+            if isinstance(translated, DatabaseDown):
+                self.close()
+            raise translated from None
+        except BaseException:
+            self.close()
+            raise
+        result = inside._result
+        if not result.has_next:
+            inside._result = None
+        return result
+
+    def _filled_in(self, sql: str, args: Arguments) -> str:
+        """The statement with its values. Raises DatabaseMistake where they do not fit its placeholders."""
+        try:
+            if isinstance(args, str | bytes):  # a sequence as well, but nobody means its characters
+                raise TypeError
+            if isinstance(args, Mapping):
+                return sql % {name: self._literal(value) for name, value in args.items()}
+            return sql % tuple(map(self._literal, args))
+        except (TypeError, ValueError, KeyError):
+            raise DatabaseMistake(f"the values do not fit the placeholders of: {sql[:300]}", 0) from None
+
+    def _literal(self, value: object) -> str:
+        """A value as SQL. Bytes are binary in every place, which not every PyMySQL sees to."""
+        if isinstance(value, bytes):
+            return f"X'{value.hex()}'"
+        if isinstance(value, list | tuple):
+            return f"({', '.join(map(self._literal, value))})"
+        return self.raw.escape(value)
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self.execute("START TRANSACTION")
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        self.execute("ROLLBACK")
+
+    def end_session(self, number: int) -> None:
+        """End another session of the same user, and what it runs; one that has ended already does no harm."""
+        try:
+            self.execute(f"KILL {number:d}")
+        except DatabaseMistake as error:
+            if error.code != _NO_SUCH_THREAD:
+                raise
+
+    # Its state.
+
+    @property
+    def number(self) -> int:
+        """The server's number for this session."""
+        return int(self._inside.thread_id())
+
+    @property
+    def is_open(self) -> bool:
+        return self.raw.open
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self._inside.server_status & _IN_TRANSACTION)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is open, after a statement that went well: no transaction, and no more results."""
+        return self._inside.server_status & _STATE == _CLEAN  # type: ignore[no-any-return]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the next one can use it, after whatever was done to it."""
+        result = self._inside._result
+        return self.is_settled and self.raw.open and (result is None or not result.unbuffered_active)
+
+    def has_ended(self) -> bool:
+        """Whether the server has closed it, as far as this machine knows; asks nobody."""
+        return self._events() & _ENDED != 0
+
+    def is_quiet(self) -> bool:
+        """Whether the server has sent nothing that nobody waits for; asks nobody."""
+        return self._events() == 0
+
+    def _events(self) -> int:
+        if not self.raw.open:
+            return _ENDED
+        poll = _poll()
+        poll.register(self._inside._sock.fileno(), select.POLLIN | select.POLLRDHUP)
+        found = poll.poll(0)
+        return found[0][1] if found else 0
+
+    def answers(self) -> bool:
+        """Ask the server for a sign of life. A connection without one is closed."""
+        try:
+            self.raw.ping(reconnect=False)
+        except (pymysql.MySQLError, OSError):
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close it; again does no harm."""
+        with contextlib.suppress(pymysql.MySQLError):
+            self.raw.close()
+
+
+class Connector:
+    """Makes connections to one address. ``setup`` are statements that every new connection runs first."""
+
+    def __init__(self, address: Address, setup: Sequence[str] = ()) -> None:
+        self.address = address
+        self._setup = tuple(setup)
+        # One context for all: a fresh one for each connection costs 30 ms, for it loads every certificate authority.
+        self._tls: ssl.SSLContext | None = None
+        if address.tls != "off":
+            self._tls = ssl.create_default_context()
+            if address.tls == "on":
+                self._tls.check_hostname = False
+                self._tls.verify_mode = ssl.CERT_NONE
+
+    def connect(self, read_timeout_s: float | None = READ_TIMEOUT_S) -> Connection:
+        """Open a connection; an answer on it may take ``read_timeout_s``, or any time.
+
+        Raises DatabaseDown, which is DatabaseRefused if the server does not want this user or has no such database;
+        its text says why, and not the password.
+        """
+        connection = Connection(self._connect(read_timeout_s))
+        try:
+            for statement in self._setup:
+                connection.execute(statement)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self, read_timeout_s: float | None) -> RawConnection[Cursor]:
+        address = self.address
+        try:
+            return pymysql.connect(
+                host=address.host,
+                port=address.port,
+                unix_socket=address.unix_socket,
+                user=address.user,
+                password=address.password.encode(),  # PyMySQL itself would take Latin-1
+                database=address.database,
+                charset="utf8mb4",
+                autocommit=True,
+                client_flag=CLIENT.FOUND_ROWS,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=read_timeout_s,
+                write_timeout=WRITE_TIMEOUT_S,
+                ssl=self._tls,
+                ssl_disabled=self._tls is None,
+            )
+        except pymysql.MySQLError as error:
+            advice = "; ?tls=off in its URL connects without" if _code(error) == _TLS_REFUSED else ""
+            kind = DatabaseRefused if _code(error) in _REFUSALS else DatabaseDown
+            raise kind(_reason(error) + advice) from None
+        except RuntimeError as error:  # MySQL's way of logging in needs either TLS or one more package
+            raise DatabaseRefused(f"{error}; ?tls=on in its URL does without") from None
+        except OSError as error:
+            raise DatabaseDown(str(error)) from None
+
+
+def _code(error: pymysql.MySQLError) -> int:
+    """The number of the server's or the client's error; 0 for those of PyMySQL itself."""
+    return error.args[0] if error.args and isinstance(error.args[0], int) else 0
+
+
+def _reason(error: pymysql.MySQLError) -> str:
+    text = " ".join(str(part) for part in error.args if part not in (0, ""))
+    return text or "the connection is closed"
+
+
+def _translated(error: pymysql.MySQLError, sql: str) -> DatabaseError:
+    code = _code(error)
+    if code in _DEADLOCKS:
+        return Deadlock(_reason(error))
+    if code in _DOWN or 2000 <= code < 3000 or (code == 0 and not isinstance(error, pymysql.ProgrammingError)):
+        return DatabaseDown(_reason(error))
+    kind = DuplicateKey if code in _DUPLICATES else DatabaseMistake
+    return kind(f"error {code} ({_NAMES.get(code, 'unknown')}) from the database for: {sql[:300]}", code)
