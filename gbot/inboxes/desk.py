@@ -12,15 +12,17 @@ counts as held, so running it again changes nothing; a done one does not, so pur
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from gbot.event import Event
 from gbot.inboxes.desk_users import Amend, SqlUsersDesk, UsersSql, text_of
-from gbot.inboxes.store import Counts, Place, Record, UsersDesk, conversation_key, encode_event, show_event
+from gbot.inboxes.store import Counts, Place, Record, StoreBusy, UsersDesk, conversation_key, encode_event, show_event
 
 PORTION: Final = 500  # numbers in a transaction
 EVENTS_AT_ONCE: Final = 50  # events in memory while something is done with them; each may be as large as a delivery
+PAUSES_S: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # before a transaction that was undone is tried again
 
 COLUMNS: Final = "SELECT number, state, attempts, rescues, received_ms"
 OF_ENTRIES: Final = f"{COLUMNS}, due_ms, NULL AS ended_ms, claim, error, event FROM {{entries}}"
@@ -211,10 +213,19 @@ class SqlDesk:
     ) -> list[int]:
         done: list[int] = []
         for some in _portions(sorted(set(numbers)), size):
-            with self._sql.transaction():
-                changed = step(some)
-            done += changed
+            done += self._transacted(step, some)
         return sorted(done)
+
+    def _transacted(self, step: Callable[[list[int]], list[int]], numbers: list[int]) -> list[int]:
+        """All of it or nothing, and again when it was in the way of a worker."""
+        for pause_s in PAUSES_S:
+            try:
+                with self._sql.transaction():
+                    return step(numbers)
+            except StoreBusy:
+                time.sleep(pause_s)
+        with self._sql.transaction():
+            return step(numbers)
 
     def _conversations_of_entries(self, numbers: list[int]) -> dict[int, str | None]:
         """By number."""

@@ -32,7 +32,7 @@ from gbot.inboxes.changes import UserKey
 from gbot.inboxes.mysql_tables import ANY_READY, CHUNK, Tables, binary
 from gbot.inboxes.mysql_turn import Turn
 from gbot.inboxes.mysql_upkeep import DUE, OLD_DONE, OLD_STATE, PURGE_CHUNK, RUNNING_OF
-from gbot.inboxes.store import LifeEnded, Look, Policy, StoreDown, Tidied, Turned, Work
+from gbot.inboxes.store import LifeEnded, Look, Policy, StoreBusy, StoreDown, Tidied, Turned, Work
 from gbot.user import User
 
 T = TypeVar("T")
@@ -271,7 +271,9 @@ class MySqlStore:
         """The connection; what the database cannot do becomes StoreDown, and a mistake stays one."""
         try:
             yield self._connected()
-        except (DatabaseDown, Deadlock) as error:
+        except Deadlock as error:
+            raise StoreBusy(str(error)) from None
+        except DatabaseDown as error:
             raise StoreDown(str(error)) from None
 
     def _transact(self, work: Callable[[Tables], T]) -> T:

@@ -165,6 +165,10 @@ class StoreDown(Exception):
     """
 
 
+class StoreBusy(StoreDown):
+    """Two transactions were in each other's way, and this one was undone: doing it again helps."""
+
+
 class StoreFull(StoreDown):
     """The database answers and takes outcomes, but has no room for new events: its disk is nearly full."""
 
