@@ -4,7 +4,9 @@ from gbot.bot import Bot
 from gbot.context import Context
 from gbot.errors import (
     ApiError,
+    Deadlock,
     Drop,
+    DuplicateKey,
     GbotError,
     MessageRefused,
     RecipientGone,
@@ -22,7 +24,9 @@ __all__ = [
     "Bot",
     "Context",
     "Conversation",
+    "Deadlock",
     "Drop",
+    "DuplicateKey",
     "Event",
     "GbotError",
     "Message",

@@ -40,10 +40,13 @@ class Misused(Exception):
 
 
 class Chat:
-    """One talk. ``say`` takes what is to be shown, a line at a time; ``complain`` takes tracebacks."""
+    """One talk. ``say`` takes what is to be shown, a line at a time; ``complain`` takes tracebacks.
 
-    def __init__(self, bot: Bot, name: str, language: str, say: Say, complain: Say) -> None:
-        self._client = Client(bot, name=name, language=language, on_sent=self._show)
+    ``db`` is the URL of the bot's own database, if it has one. Raises StartError where that cannot be reached.
+    """
+
+    def __init__(self, bot: Bot, name: str, language: str, say: Say, complain: Say, db: str | None = None) -> None:
+        self._client = Client(bot, name=name, language=language, on_sent=self._show, db=db)
         self._talk: Talk = self._client
         self._name, self._language = name, language
         self._group: str | None = None

@@ -11,26 +11,34 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 import click
 
 from gbot import logs
+from gbot.config import CONFIG_VARIABLE, SETTINGS, load
 from gbot.loader import load_bot
 
 DEFAULT_APP: Final = "gbot.examples.polite_echo:bot"
+DB: Final = SETTINGS["db"]
 
 
 @click.command(short_help="Talk to a bot in the terminal.")
 @click.argument("app", default=DEFAULT_APP, metavar="[APP]")
 @click.option("--user", "name", metavar="NAME", default="Anna", show_default=True, help="Your name.")
 @click.option("--language", metavar="TAG", default="en", show_default=True, help="Your language, such as en or ja.")
-def chat(app: str, name: str, language: str) -> None:
+@click.option("--db", "url", metavar=DB.kind.metavar, help=f"{DB.sentence}  [default: {DB.variable}]")
+@click.option(
+    "--config", "config_file", metavar="FILE", envvar=CONFIG_VARIABLE, help="TOML file with settings, for db."
+)
+def chat(app: str, name: str, language: str, url: str | None, config_file: str | None) -> None:
     """Talk to the bot APP (module:attribute) in the terminal, without a platform or a network; by default to an echo.
 
     A line is a text. /follow, /sticker, /image FILE and others make other events; /help lists them. Nothing is kept
-    when you leave.
+    when you leave, but for what your handlers write to the database of --db.
     """
+    config, _ = load({"db": url}, os.environ, Path(config_file) if config_file is not None else None, serving=False)
     logs.configure("text", "info")
     logging.getLogger("gbot.execution").setLevel(logging.CRITICAL)  # how a run ended is part of the talk
     for stream in (sys.stdin, sys.stdout):
@@ -40,7 +48,7 @@ def chat(app: str, name: str, language: str) -> None:
     from gbot.chat import Chat
 
     output = Output()
-    talk = Chat(bot, name, language, output.say, _complain)
+    talk = Chat(bot, name, language, output.say, _complain, config.db)
     if sys.stdin.isatty():
         click.echo(f"Talking to {app}. /help lists what you can do, Ctrl-D leaves.")
         lines = _typed(lambda: talk.prompt)

@@ -107,6 +107,37 @@ class Config:
         0.02,
         "How long a push waits for others with the same message, to leave with them in one request; 0: not at all.",
     )
+    db: str | None = _setting(
+        kinds.DATABASE,
+        None,
+        "The bot's own database, for ctx.db: mysql://USER@HOST/DATABASE; with a password only in GBOT_DB or the file.",
+        shown=False,
+    )
+    db_pool: int = _setting(
+        kinds.integer(1, 100_000),
+        50,
+        "How many connections to it this node may have open; a handler waits for a free one.",
+    )
+    db_warm: int = _setting(
+        kinds.integer(0, 100_000), 10, "How many of them are opened at the start, and kept open when nobody needs them."
+    )
+    db_wait_timeout: float = _setting(
+        kinds.seconds(0.01, 3600),
+        5.0,
+        "How long a handler waits for a connection when all are in use; then its event is put off.",
+    )
+    db_hold_warning: float = _setting(
+        kinds.seconds(0.1, 86_400, "never"), 30.0, "A connection that a handler holds for longer is logged; 0: never."
+    )
+    db_share: int = _setting(
+        kinds.integer(1, 10_000), 1, "How many nodes, this one included, share the database's connections evenly."
+    )
+    db_oversize: str = _setting(
+        kinds.choice("refuse", "clamp"),
+        "refuse",
+        "When db-pool is more than this node's share of max_connections, or than the open-file limit leaves: "
+        "refuse to start, or take what there is.",
+    )
     body_bytes_max: int = _setting(
         kinds.integer(1024, 100 * 1024 * 1024, "BYTES"), 1024 * 1024, "The largest delivery taken, in bytes."
     )
@@ -224,6 +255,15 @@ def _table() -> dict[str, Setting]:
 SETTINGS: Mapping[str, Setting] = _table()
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The settings, with defaults in place of what is wrong; what that was; what only looks like a mistake."""
+
+    config: Config
+    problems: list[ConfigError]
+    warnings: list[str]
+
+
 def load(
     flags: Mapping[str, str | None], environ: Mapping[str, str], file: Path | None, *, serving: bool = True
 ) -> tuple[Config, list[str]]:
@@ -232,29 +272,55 @@ def load(
     ``flags`` maps setting names to what was given on the command line; ``file`` is a TOML file, or None. Without
     ``serving``, what only a server needs may be missing: secrets are not in every operator's shell.
     """
-    values = _from_file(file) if file is not None else {}
+    found = survey(flags, environ, file, serving=serving)
+    if found.problems:
+        raise found.problems[0]
+    return found.config, found.warnings
+
+
+def survey(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], file: Path | None, *, serving: bool = True
+) -> Survey:
+    """As ``load``, but all that is wrong is told instead of raised."""
+    problems: list[ConfigError] = []
+    values: dict[str, Any] = {}
+
+    def read(row: Setting, text: str, written_as: str, source: str) -> None:
+        try:
+            values[row.name] = row.read(text, written_as, source)
+        except ConfigError as error:
+            problems.append(error)
+
+    if file is not None:
+        texts, problems = _from_file(file)
+        for row, text in texts:
+            read(row, text, row.key, str(file))
     for row in SETTINGS.values():
         if row.variable in environ and not _is_service_link(environ[row.variable]):
-            values[row.name] = row.read(environ[row.variable], row.variable, "the environment")
+            read(row, environ[row.variable], row.variable, "the environment")
         given = flags.get(row.name)
         if given is not None:
-            values[row.name] = row.read(given, "--" + row.key, "the command line")
-    _check_no_password(flags.get("inbox"))
+            read(row, given, "--" + row.key, "the command line")
+    problems += [_with_password(name) for name in ("inbox", "db") if _has_password(flags.get(name))]
     config = Config(**values)
     if config.inbox == "sqlite:":
         config = dataclasses.replace(config, inbox=f"sqlite://{_state_directory(environ)}/inbox.sqlite3")
     if serving:
-        _check_together(config)
-    return config, [*_unknown_variables(environ), *_odd_combinations(config)]
+        problems += _contradictions(config)
+    return Survey(config, problems, [*_unknown_variables(environ), *_odd_combinations(config)])
 
 
-def _check_no_password(inbox: str | None) -> None:
-    """A command line can be read by every user of the machine. Raises ConfigError."""
-    if inbox is not None and urlsplit(inbox).password:
-        variable = SETTINGS["inbox"].variable
-        raise ConfigError(
-            "--inbox", f"a URL without a password ({variable} may hold one)", "one with a password", "the command line"
-        )
+def _has_password(url: str | None) -> bool:
+    try:
+        return url is not None and bool(urlsplit(url).password)
+    except ValueError:  # it is refused as no URL
+        return False
+
+
+def _with_password(name: str) -> ConfigError:
+    """A command line can be read by every user of the machine."""
+    expected = f"a URL without a password ({SETTINGS[name].variable} may hold one)"
+    return ConfigError(f"--{name}", expected, "one with a password", "the command line")
 
 
 def _state_directory(environ: Mapping[str, str]) -> str:
@@ -268,16 +334,18 @@ def _state_directory(environ: Mapping[str, str]) -> str:
     return os.path.join(base, "gbot")
 
 
-def _check_together(config: Config) -> None:
-    """Rules that need more than one setting. Raises ConfigError."""
+def _contradictions(config: Config) -> list[ConfigError]:
+    """What is wrong between settings that are right by themselves."""
+    found = []
     if (config.tls_cert is None) != (config.tls_key is None):
         present, missing = ("tls-cert", "tls-key") if config.tls_cert else ("tls-key", "tls-cert")
-        raise ConfigError(missing, f"a path, because {present} is set", "nothing", "no source")
+        found.append(ConfigError(missing, f"a path, because {present} is set", "nothing", "no source"))
     secrets = {"line": "line_channel_secret", "messenger": "messenger_app_secret"}
     for platform, name in secrets.items():
         if platform in config.platforms and not getattr(config, name):
             expected = f"a secret, because {platform} is to be served"
-            raise ConfigError(SETTINGS[name].variable, expected, "nothing", "no source")
+            found.append(ConfigError(SETTINGS[name].variable, expected, "nothing", "no source"))
+    return found
 
 
 def _odd_combinations(config: Config) -> list[str]:
@@ -289,6 +357,9 @@ def _odd_combinations(config: Config) -> list[str]:
         odd.append("A Messenger token is set, but no Messenger app secret: Messenger is not served")
     if config.inbox == "memory:" and (config.keep_done or config.ack == "received"):
         odd.append("keep-done and ack mean nothing with the memory: inbox: it stores nothing")
+    if config.db is None:
+        without = (row for row in SETTINGS.values() if row.name.startswith("db_"))
+        odd += [f"{row.key} means nothing without db" for row in without if getattr(config, row.name) != row.default]
     if config.entries_max < config.pool:
         odd.append(f"inbox-max is below pool: no more than {config.entries_max} handlers will run at once")
     if config.inbox_bytes_max < config.body_bytes_max:
@@ -296,24 +367,28 @@ def _odd_combinations(config: Config) -> list[str]:
     return odd
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _from_file(path: Path) -> tuple[list[tuple[Setting, str]], list[ConfigError]]:
+    """The settings of a file with their texts, and what is no setting."""
     source = str(path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError("config", "a readable file", f"{source!r}: {error.strerror}", FILE_SOURCE) from None
+        return [], [ConfigError("config", "a readable file", f"{source!r}: {error.strerror}", FILE_SOURCE)]
     except RecursionError:
-        raise ConfigError("config", "a TOML file", f"{source!r}: nested too deeply", FILE_SOURCE) from None
+        return [], [ConfigError("config", "a TOML file", f"{source!r}: nested too deeply", FILE_SOURCE)]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("config", "a TOML file", f"{source!r}: {error}", FILE_SOURCE) from None
+        return [], [ConfigError("config", "a TOML file", f"{source!r}: {error}", FILE_SOURCE)]
     by_key = {row.key: row for row in SETTINGS.values()}
-    values = {}
+    texts, problems = [], []
     for key, value in document.items():
-        row = by_key.get(key)
-        if row is None:
-            raise ConfigError(key, _known(key, list(by_key)), "a name that is no setting", source)
-        values[row.name] = row.read(_toml_text(row, value, source), key, source)
-    return values
+        try:
+            row = by_key.get(key)
+            if row is None:
+                raise ConfigError(key, _known(key, list(by_key)), "a name that is no setting", source)
+            texts.append((row, _toml_text(row, value, source)))
+        except ConfigError as error:
+            problems.append(error)
+    return texts, problems
 
 
 def _toml_text(row: Setting, value: object, source: str) -> str:

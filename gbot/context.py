@@ -26,7 +26,7 @@ import msgspec
 
 from gbot.directory import Change, Directory, StateChange, UserForgotten
 from gbot.draft import STATE_KEPT_MAX_S, Draft
-from gbot.errors import MessageRefused, ReplyRefused, ReplyTokenExpired, ReplyTokenRefused, SendError
+from gbot.errors import BotError, MessageRefused, ReplyRefused, ReplyTokenExpired, ReplyTokenRefused, SendError
 from gbot.event import Event, Message
 from gbot.sender import Content, Quota, Sender
 from gbot.user import User
@@ -34,6 +34,8 @@ from gbot.users import Users
 
 if TYPE_CHECKING:
     from requests import Session
+
+    from gbot.database.client import Database
 
 TYPING_S: Final = 20.0
 KEYS: Final = uuid.UUID("6f4a2a0e-94c5-4f0e-8f4e-1b1d0a3a6a35")  # the namespace of retry keys
@@ -48,6 +50,7 @@ class Services:
     users: Users
     http: Session
     state_ttl_s: float
+    db: Database | None = None
 
 
 class Context:
@@ -237,6 +240,14 @@ class Context:
     def http(self) -> Session:
         """A session of requests with kept-alive connections, shared by all handlers: for APIs of your own."""
         return self._services.http
+
+    @property
+    def db(self) -> Database:
+        """The bot's own database, see :class:`gbot.database.client.Database`. Raises BotError where it has none."""
+        db = self._services.db
+        if db is None:
+            raise BotError("there is no database for ctx.db: name one with --db or GBOT_DB, in tests with Client(db=…)")
+        return db
 
     # Who it is, and what was kept.
 

@@ -3,7 +3,7 @@
 This is the only place where contracts meet their implementations::
 
     intake ──▶ inbox ──▶ dispatcher ──▶ execution ──▶ bot
-                 │                          └──▶ services: sender ──▶ lanes ──▶ transport; users; http
+                 │                          └──▶ services: sender ──▶ lanes ──▶ transport; users; http; database
                  └── directory ─────────────────────┘
 """
 
@@ -19,7 +19,10 @@ from gbot.bot import Bot
 from gbot.broadcast import ANNOUNCEMENT, PART, Broadcaster
 from gbot.config import Config
 from gbot.context import Services
-from gbot.database import READ_TIMEOUT_S
+from gbot.database.address import parse
+from gbot.database.connection import READ_TIMEOUT_S
+from gbot.database.opening import DatabaseSettings, Opening
+from gbot.database.sizing import share_of_files
 from gbot.dispatcher import Dispatcher, Leftovers
 from gbot.errors import ConfigError
 from gbot.execution import Execution
@@ -41,7 +44,7 @@ from gbot.platform import Platform
 from gbot.platforms.line import LinePlatform
 from gbot.platforms.messenger import MessengerPlatform
 from gbot.platforms.plain import PlainPlatform
-from gbot.process import possible_calls
+from gbot.process import FILES_RESERVED, file_limit, files_for_clients, possible_calls
 from gbot.sender import Sender
 from gbot.users import Users
 from gbot.webhook import Intake, application
@@ -138,6 +141,26 @@ def build_desk(config: Config) -> Desk:
     return SqlDesk(build_store(config, DESK_READ_TIMEOUT_S))
 
 
+def build_database(config: Config) -> Opening | None:
+    """The bot's own database, not opened yet; None when it has none. Raises StartError where it does not fit."""
+    if config.db is None:
+        return None
+    limit = file_limit()
+    return Opening(
+        DatabaseSettings(
+            address=parse(config.db),
+            size=config.db_pool,
+            warm=config.db_warm,
+            wait_s=config.db_wait_timeout,
+            hold_warning_s=config.db_hold_warning,
+            nodes=config.db_share,
+            clamp=config.db_oversize == "clamp",
+            inbox=parse(config.inbox) if config.inbox.startswith("mysql:") else None,
+        ),
+        share_of_files(limit, files_for_clients(limit) + FILES_RESERVED),
+    )
+
+
 class Engine:
     """The part of a worker between the HTTP server and the handlers."""
 
@@ -146,7 +169,10 @@ class Engine:
         check_lanes(config, self.platforms)
         self.inbox = build_inbox(config)
         self._http = make_session()
-        self.transport = Transport(possible_calls(config.pool + WAITING_BESIDE_HANDLERS_MAX))
+        self._opening = build_database(config)
+        self.database = self._opening.database if self._opening is not None else None
+        calls_max = possible_calls(config.pool + WAITING_BESIDE_HANDLERS_MAX, self.database_connections_max)
+        self.transport = Transport(calls_max)
         self.senders = {platform.name: build_sender(platform, self.transport, config) for platform in self.platforms}
         services = {name: self._services(name, sender, config) for name, sender in self.senders.items()}
         broadcaster = Broadcaster(self.inbox, services)
@@ -161,19 +187,30 @@ class Engine:
 
     def _services(self, platform: str, sender: Sender, config: Config) -> Services:
         directory = self.inbox.directory
-        return Services(sender, directory, Users(platform, directory, sender), self._http, config.state_ttl)
+        return Services(
+            sender, directory, Users(platform, directory, sender), self._http, config.state_ttl, self.database
+        )
+
+    @property
+    def database_connections_max(self) -> int:
+        """How many descriptors the bot's own database may need."""
+        return self._opening.size if self._opening is not None else 0
 
     def sending(self) -> list[SenderStatistics]:
         """What the ways out to APIs have done, one for each platform that has an API."""
         return [sender.statistics() for sender in self.senders.values() if isinstance(sender, ApiSender)]
 
     def start(self) -> None:
-        """Begin to run what is in the inbox. Raises StartError when that cannot be used."""
+        """Begin to run what is in the inbox. Raises StartError when that, or the bot's database, cannot be used."""
+        if self._opening is not None:
+            self._opening.start()
         self.inbox.start(self.dispatcher.submit, self.dispatcher.room, self.dispatcher.in_hand)
 
     def drain(self, deadline: float) -> str:
         """Let handlers finish, write down how they ended; returns a sentence about what was left."""
         left = self.dispatcher.drain(deadline, give_back=self.inbox.keeps)
+        if self._opening is not None:
+            self._opening.stop()
         unsaved = self.inbox.stop(max(deadline, time.monotonic() + SETTLE_S))
         return left_sentence(left, self.inbox, unsaved, self.inbox.statistics().held)
 

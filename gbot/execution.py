@@ -8,8 +8,8 @@ no further: the neighbours in the delivery never notice.
 **Failing.** An error, a timeout, a handler that is killed and one that raises Retry are tried again after a growing
 pause, ``attempts_max`` times in all; then the entry is dead and the author's error handler is told. Drop ends it at
 once, and so does an error that no later attempt can mend, such as a reply of which nobody knows whether it arrived.
-What a shutdown stops has not failed: it is released. An event whose API or database is away is put off, which is no
-attempt.
+What a shutdown stops has not failed: it is released. An event whose API or database is away or busy is put off, which
+is no attempt; one whose database broke under a statement has failed, for the statement may have been executed.
 
 **Following.** A user who follows the bot is noted with its profile, one who leaves as gone; it is stored with the
 outcome, whatever that is.
@@ -36,7 +36,7 @@ from greenlet import GreenletExit
 from gbot.backoff import retry_delay_s
 from gbot.bot import Bot
 from gbot.context import Context, Services
-from gbot.errors import Drop, NotNow, Retry, SendError
+from gbot.errors import DatabaseError, Drop, NotNow, Retry, SendError
 from gbot.event import Event
 from gbot.inbox import Entry, Inbox, Outcome, State
 from gbot.users import COMING
@@ -238,8 +238,9 @@ class Execution:
         return outcome
 
     def _failure_of(self, entry: Entry, ctx: Context, seat: Seat, error: BaseException) -> Outcome:
-        if isinstance(error, SendError):
-            outcome = self._failure(entry, _sending_text(error), final=error.final)
+        if isinstance(error, SendError | DatabaseError):
+            final = isinstance(error, SendError) and error.final
+            outcome = self._failure(entry, _authors_line(error), final=final)
         else:
             outcome = self._failure(entry, "".join(traceback.format_exception(error)), error)
         if outcome.state is State.DEAD:
@@ -279,8 +280,8 @@ class Execution:
         return f"and was {kept} after {entry.attempts + 1} attempt(s)"
 
 
-def _sending_text(error: SendError) -> str:
-    """Where in the author's code sending failed, and why: of a traceback, all other lines would be gbot's own."""
+def _authors_line(error: SendError | DatabaseError) -> str:
+    """Which line of the author's has failed, and why: of a traceback, all others would be gbot's own."""
     frames = traceback.extract_tb(error.__traceback__)
     authors = [frame for frame in frames if not frame.filename.startswith(PACKAGE)]
     where = f"line {authors[-1].lineno} of {authors[-1].filename}" if authors else "the reply"

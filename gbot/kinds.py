@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gbot import times
+from gbot.database import address
 from gbot.limiter import Limit, read_lanes
 
 
@@ -125,6 +126,14 @@ def inbox() -> Kind:
     return Kind("memory:, sqlite:, sqlite:///PATH or mysql://USER:PASSWORD@HOST/DATABASE", read, "URL")
 
 
+def database() -> Kind:
+    def read(text: str) -> str:
+        address.parse(text)  # raises ValueError
+        return text
+
+    return Kind(address.EXPECTED, read, "URL")
+
+
 def lanes() -> Kind:
     def read(text: str) -> tuple[tuple[str, Limit], ...]:
         lanes = read_lanes(text)
@@ -138,6 +147,7 @@ def lanes() -> Kind:
 
 
 ADDRESS = listening()
+DATABASE = database()
 INBOX = inbox()
 LANES = lanes()
 PATH = matching(r"[^\0]+", "the path of a file", "PATH")

@@ -27,7 +27,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (RFC 3339, UTC), level, logger, message; platform, event_id, error if there are."""
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message; and what else there is.
+
+    That may be ``platform`` and ``event_id``, ``sample`` (the sampler's figures as an object) and ``error``.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -38,6 +41,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **_context(record),
         }
+        if hasattr(record, "sample"):
+            line["sample"] = record.sample
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         text = json.dumps(line, default=str, ensure_ascii=False)

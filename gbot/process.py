@@ -13,7 +13,7 @@ import gevent
 
 log = logging.getLogger(__name__)
 
-FILES_RESERVED = 64  # descriptors kept for everything that is not a client's connection
+FILES_RESERVED = 64  # descriptors kept for everything that is not a connection of a client or to the database
 STDOUT_FLUSH_INTERVAL_S = 1.0
 GC_THRESHOLDS = (20_000, 5, 1_000_000)  # the last one: full collections come by the clock instead
 GC_FULL_INTERVAL_S = 60.0
@@ -26,18 +26,35 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def possible_connections(wanted: int) -> int:
-    """As many as wanted, or what the open-file limit leaves for them."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    possible = max(limit // 2, limit - FILES_RESERVED)
+def file_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def files_for_clients(limit: int) -> int:
+    """How many of them no pool of connections to somebody else may take."""
+    return limit // 4
+
+
+def possible_connections(wanted: int, of_database: int) -> int:
+    """As many of clients as wanted, or what the open-file limit leaves for them beside those to the database."""
+    limit = file_limit()
+    possible = max(files_for_clients(limit), limit - FILES_RESERVED - of_database)
     if wanted > possible:
-        log.warning("The open-file limit is %d: %d connections at once instead of %d", limit, possible, wanted)
+        beside = f" beside {of_database} to the database" if of_database else ""
+        log.warning(
+            "The open-file limit is %d: %d connections of clients at once%s, instead of %d; "
+            "raise it (systemd: LimitNOFILE=), or lower --connections-max",
+            *(limit, possible, beside, wanted),
+        )
     return min(wanted, possible)
 
 
-def possible_calls(wanted: int) -> int:
-    """As many connections to an API as wanted, or half of the open-file limit: clients need the other half."""
-    return min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+def possible_calls(wanted: int, of_database: int) -> int:
+    """As many connections to an API as wanted, or half of what the database leaves of the open-file limit.
+
+    Clients need the other half.
+    """
+    return min(wanted, (file_limit() - of_database) // 2)
 
 
 def collect_garbage_calmly() -> None:

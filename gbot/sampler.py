@@ -6,6 +6,7 @@ that computes without ever waiting does to everybody else.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import resource
@@ -24,7 +25,11 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the server's parts report: of this moment, but what has finished, failed, been refused … since the start."""
+    """What the server's parts report: of this moment, but what has finished, failed, been refused … since the start.
+
+    ``db_``: connections to the bot's database, 0 without one; how often one was used and waited for, and how many
+    seconds they were held and waited for in all.
+    """
 
     running: int
     pool_size: int
@@ -46,16 +51,30 @@ class Load:
     api_calls_saved: int
     api_calls_waiting: int
     api_retries: int
+    db_size: int
+    db_open: int
+    db_in_use: int
+    db_waiting: int
+    db_uses: int
+    db_held_s: float
+    db_waits: int
+    db_waited_s: float
+    db_timeouts: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the server. Rates are since the look before; ``cores_percent`` has a number per core."""
+    """One look at the server, at ``at_s`` by the monotonic clock.
+
+    Rates are since the look before, ``cpu_s`` since the start of the process; ``cores_percent`` has a number per core.
+    """
 
     load: Load
+    at_s: float
     greenlets: int
     events_per_s: float
     api_calls_per_s: float
+    cpu_s: float
     cpu_percent: float
     cores_percent: tuple[float, ...]
     rss_bytes: int
@@ -66,18 +85,28 @@ class Sample:
     def line(self) -> str:
         load = self.load
         cores = " ".join(f"{percent:.0f}" for percent in self.cores_percent)
+        database = (
+            f"database {load.db_in_use}/{load.db_size} in use, {load.db_open} open, {load.db_waiting} waiting; "
+            if load.db_size
+            else ""
+        )
         return (
             f"handlers {load.running}/{load.pool_size} running, {load.waiting} waiting; "
             f"greenlets {self.greenlets}; events {self.events_per_s:.0f}/s; connections {load.connections}; "
             f"CPU {self.cpu_percent:.0f} % (cores {cores}); RSS {self.rss_bytes / MIB:.0f} MiB; "
             f"hub lag {self.hub_lag_s * 1000:.0f} ms; files {self.open_files}/{self.open_files_max}; "
             f"inbox {load.events_held} held, {load.outcomes_unsaved} outcomes unsaved; "
-            f"API calls {self.api_calls_per_s:.0f}/s, {load.api_calls_waiting} waiting; "
+            f"API calls {self.api_calls_per_s:.0f}/s, {load.api_calls_waiting} waiting; {database}"
             f"since start: failed {load.events_failed}, timed out {load.events_timed_out}, dead {load.events_dead}, "
             f"put off {load.events_put_off}, unhandled {load.events_unhandled}, late {load.events_late}, "
             f"duplicates {load.events_duplicate}, refused requests {load.requests_refused}, "
             f"API calls {load.api_calls}, repeated {load.api_retries}, saved {load.api_calls_saved}"
         )
+
+    def figures(self) -> dict[str, object]:
+        """All of it as one flat object, for programs."""
+        own = {name: value for name, value in dataclasses.asdict(self).items() if name != "load"}
+        return own | dataclasses.asdict(self.load)
 
 
 class GreenletCount:
@@ -135,9 +164,11 @@ class Sampler:
         per_s = 1 / elapsed if elapsed > 0 else 0.0
         sample = Sample(
             load=load,
+            at_s=now,
             greenlets=load.pool_greenlets + self._count.alive,
             events_per_s=(load.events_finished - self._events_before) * per_s,
             api_calls_per_s=(load.api_calls - self._api_calls_before) * per_s,
+            cpu_s=time.process_time(),
             cpu_percent=self._process.cpu_percent(),
             cores_percent=tuple(psutil.cpu_percent(percpu=True)),
             rss_bytes=self._process.memory_info().rss,
@@ -152,7 +183,8 @@ class Sampler:
     def _run(self) -> None:
         while True:
             gevent.sleep(self._interval_s)
-            log.info("%s", self.sample().line())
+            sample = self.sample()
+            log.info("%s", sample.line(), extra={"sample": sample.figures()})
 
     def _measure_lag(self) -> None:
         now = time.monotonic()

@@ -2,9 +2,10 @@
 
 ::
 
-    start:  bot → inbox → execution → dispatcher → intake → Falcon → listener → inbox starts → server → sampler
+    start:  bot → inbox → database → execution → dispatcher → intake → Falcon → listener →
+            database is opened → inbox starts → server → sampler
     stop:   intake refuses (503) → server closes listener and idle connections → dispatcher drains →
-            inbox writes down what was settled → server drains
+            database is closed → inbox writes down what was settled → server drains
 
 The first SIGTERM or SIGINT begins the stop; a second one, or the stop timeout when a handler never waits, ends the
 process at once.
@@ -29,6 +30,7 @@ from gbot import logs
 from gbot.bot import Bot
 from gbot.config import CONFIG_VARIABLE, Config, load
 from gbot.connection import HttpSettings
+from gbot.database.pool import PoolStatistics
 from gbot.dispatcher import Leftovers
 from gbot.engine import Engine, left_sentence
 from gbot.errors import StartError
@@ -51,6 +53,7 @@ from gbot.wsgi import WsgiApp
 
 log = logging.getLogger(__name__)
 
+NO_DATABASE = PoolStatistics(0, 0, 0, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 0)
 HTTP_DRAIN_S = 2.0  # for answers still being written when the handlers have ended
 STOP_OVERTIME_S = 8.0  # what the steps of a stop may take beside the handlers
 
@@ -66,7 +69,8 @@ class Worker:
         tls = load_tls(config.tls_cert, config.tls_key)
         self._listener = listen(config.host, config.port)
         settings = HttpSettings(
-            Bounds(body_bytes_max=config.body_bytes_max), connections_max=possible_connections(config.connections_max)
+            Bounds(body_bytes_max=config.body_bytes_max),
+            connections_max=possible_connections(config.connections_max, self._engine.database_connections_max),
         )
         self._server = Server(self._engine.app, [self._listener.socket], settings, tls)
         self._sampler = Sampler(self._load, config.sample_interval)
@@ -151,6 +155,7 @@ class Worker:
         execution = self._engine.execution.statistics()
         inbox = self._engine.inbox.statistics()
         sending = self._engine.sending()
+        database = self._engine.database.statistics() if self._engine.database is not None else NO_DATABASE
         return Load(
             running=dispatcher.running,
             pool_size=dispatcher.pool_size,
@@ -172,6 +177,15 @@ class Worker:
             api_calls_saved=sum(one.calls_saved for one in sending),
             api_calls_waiting=sum(lane.waiting for one in sending for lane in one.api.lanes),
             api_retries=sum(one.api.retries for one in sending),
+            db_size=database.size,
+            db_open=database.open,
+            db_in_use=database.in_use,
+            db_waiting=database.waiting,
+            db_uses=database.uses,
+            db_held_s=database.held_s,
+            db_waits=database.waits,
+            db_waited_s=database.waited_s,
+            db_timeouts=database.timeouts,
         )
 
 
@@ -189,6 +203,7 @@ def wsgi(app: str) -> WsgiApp:
         logs.configure(config.log_format, config.log_level)
     for sentence in warnings:
         logs.warn(sentence)
+    raise_file_limit()
     engine = Engine(config, load_bot(app))
     engine.start()
     atexit.register(engine.drain_at_exit, config.stop_timeout)

@@ -53,6 +53,17 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
         ),
     ],
     "merge_window": [("0", 0.0), ("20ms", 0.02), ("5", 5.0)],
+    "db": [
+        ("mysql://u@h/db", "mysql://u@h/db"),
+        ("mysql://u:p%40ss@db.example:3307/db?tls=verify", "mysql://u:p%40ss@db.example:3307/db?tls=verify"),
+        ("mysql://u@localhost/db?unix_socket=/run/my.sock", "mysql://u@localhost/db?unix_socket=/run/my.sock"),
+    ],
+    "db_pool": [("1", 1), ("5000", 5000), ("100000", 100_000)],
+    "db_warm": [("0", 0), ("5000", 5000), ("100000", 100_000)],
+    "db_wait_timeout": [("0.01", 0.01), ("500ms", 0.5), ("3600", 3600.0)],
+    "db_hold_warning": [("0", 0.0), ("100ms", 0.1), ("1d", 86_400.0)],
+    "db_share": [("1", 1), ("4", 4), ("10000", 10_000)],
+    "db_oversize": [("clamp", "clamp"), ("refuse", "refuse"), ("clamp", "clamp")],
     "body_bytes_max": [("1024", 1024), ("65536", 65536), ("104857600", 104_857_600)],
     "connections_max": [("1", 1), ("64", 64), ("1000000", 1_000_000)],
     "handler_timeout": [("0", 0.0), ("5m", 300.0), ("86400", 86400.0)],
@@ -111,6 +122,17 @@ BAD: dict[str, list[str]] = {
         "line.push 5/s",
     ],
     "merge_window": ["", "0.0001", "6", "-1", "nan"],
+    "db": [
+        *("", "mysql:", "mysql://h/db", "mysql://u@h", "mysql://u@h/", "mysql://u@/db", "mysql://u@h:0/db"),
+        *("mysql://u@h/db/more", "mysql://u@h/db?tls=maybe", "mysql://u@h/db?tsl=off", "mysql://u@h/db#x"),
+        *("postgres://u@h/db", "sqlite:", "MYSQL:", "db", "mysql://u@h:port/db"),
+    ],
+    "db_pool": ["", "0", "-1", "100001", "many"],
+    "db_warm": ["", "-1", "100001", "all"],
+    "db_wait_timeout": ["", "0", "0.001", "3601", "2h", "soon"],
+    "db_hold_warning": ["", "0.05", "86401", "-1", "never"],
+    "db_share": ["", "0", "10001", "1/4", "0.25"],
+    "db_oversize": ["", "Clamp", "take"],
     "body_bytes_max": ["", "1023", "104857601", "1MB"],
     "connections_max": ["", "0", "1000001"],
     "handler_timeout": ["", "0.05", "86401", "-1", "nan", "inf", "1e3", "5 s", "0.01s", "25h", ".5"],
@@ -235,7 +257,7 @@ def test_a_bad_value_is_refused_with_its_name_and_source(row: Setting, text: str
     if row.has_flag:
         in_flag = refusal({row.name: text})
         assert (in_flag.name, in_flag.source) == ("--" + row.key, "the command line")
-        assert in_flag.given == repr(text) or text.startswith("mysql:")  # which may hold a password
+        assert in_flag.given == repr(text) or text.startswith("mysql:") or "@" in text  # which may hold a password
     if text.isascii():
         path = toml(tmp_path / "gbot.toml", **{row.name: text})
         in_file = refusal(file=path)
@@ -353,50 +375,62 @@ def test_the_secrets_are_known_by_their_names() -> None:
     assert secrets == {name for name in SETTINGS if "secret" in name or "token" in name}
 
 
-# ---- the inbox
+# ---- addresses of databases, which may hold a password
 
 
-INBOX_PASSWORDS = ["mysql://u:pa55@h/db", "mysql://u:pa55@h:port/db", "mysql://u:pa55@/db", "mysql://u:pa55@h/"]
+URL_ROWS = ["inbox", "db"]
+PASSWORDS = ["mysql://u:pa55@h/db", "mysql://u:pa55@h:port/db", "mysql://u:pa55@/db", "mysql://u:pa55@h/"]
 
 
-def test_the_password_of_the_inbox_is_taken_and_not_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", URL_ROWS)
+def test_the_password_of_a_database_is_taken_and_not_shown(name: str, tmp_path: Path) -> None:
     url = "mysql://u:pa55@h/db"
-    for config in (load({}, {"GBOT_INBOX": url}, None)[0], load({}, {}, toml(tmp_path / "gbot.toml", inbox=url))[0]):
-        assert config.inbox == url
+    in_environ, _ = load({}, {SETTINGS[name].variable: url}, None)
+    in_file, _ = load({}, {}, toml(tmp_path / "gbot.toml", **{name: url}))
+    for config in (in_environ, in_file):
+        assert getattr(config, name) == url
         assert "pa55" not in repr(config)
         assert "pa55" not in str(config)
         assert "mysql:" not in repr(config)
 
 
+@pytest.mark.parametrize("name", URL_ROWS)
 @pytest.mark.parametrize(
-    "url", [*INBOX_PASSWORDS[1:], "mysql://u:pa55@h", "mysql:u:pa55@h/db", "mysql//u:pa55@h/db", "mysq://u:pa55@h/db"]
+    "url", [*PASSWORDS[1:], "mysql://u:pa55@h", "mysql:u:pa55@h/db", "mysql//u:pa55@h/db", "mysq://u:pa55@h/db"]
 )
-def test_the_password_of_an_inbox_that_cannot_be_is_not_shown(url: str, tmp_path: Path) -> None:
+def test_the_password_of_a_database_that_cannot_be_is_not_shown(name: str, url: str, tmp_path: Path) -> None:
     errors = [
-        refusal(environ={"GBOT_INBOX": url}),
-        refusal({"inbox": url}),
-        refusal(file=toml(tmp_path / "gbot.toml", inbox=url)),
+        refusal(environ={SETTINGS[name].variable: url}),
+        refusal({name: url}),
+        refusal(file=toml(tmp_path / "gbot.toml", **{name: url})),
     ]
     for error in errors:
         assert "pa55" not in str(error)
         assert "pa55" not in repr(error)
 
 
-def test_a_password_in_a_place_where_none_belongs_is_not_shown() -> None:
-    assert "pa55" not in str(refusal(environ={"GBOT_INBOX": "mysql://root:pa55/db"}))  # the host was forgotten
+@pytest.mark.parametrize("name", URL_ROWS)
+def test_a_password_in_a_place_where_none_belongs_is_not_shown(name: str) -> None:
+    url = "mysql://root:pa55/db"  # the host was forgotten
+    assert "pa55" not in str(refusal(environ={SETTINGS[name].variable: url}))
 
 
+@pytest.mark.parametrize("name", URL_ROWS)
 @pytest.mark.parametrize("url", ["mysql://u:pa55@h/db", "mysql://u:pa55%40@h/db?tls=off"])
-def test_a_command_line_may_not_hold_the_password_of_the_inbox(url: str) -> None:
-    error = refusal({"inbox": url})
-    assert (error.name, error.source) == ("--inbox", "the command line")
-    assert "GBOT_INBOX may hold one" in str(error)
+def test_a_command_line_may_not_hold_the_password_of_a_database(name: str, url: str) -> None:
+    error = refusal({name: url})
+    assert (error.name, error.source) == (f"--{name}", "the command line")
+    assert f"{SETTINGS[name].variable} may hold one" in str(error)
     assert "pa55" not in str(error)
 
 
-def test_a_command_line_may_name_a_database_without_a_password() -> None:
-    config, _ = load({"inbox": "mysql://u@h/db"}, {"GBOT_INBOX": "mysql://u:pa55@h/db"}, None)
-    assert config.inbox == "mysql://u@h/db"
+@pytest.mark.parametrize("name", URL_ROWS)
+def test_a_command_line_may_name_a_database_without_a_password(name: str) -> None:
+    config, _ = load({name: "mysql://u@h/db"}, {SETTINGS[name].variable: "mysql://u:pa55@h/db"}, None)
+    assert getattr(config, name) == "mysql://u@h/db"
+
+
+# ---- the inbox
 
 
 @pytest.mark.parametrize(
@@ -500,6 +534,7 @@ def test_an_empty_secret_is_called_nothing() -> None:
         ({"GBOT_LINE_CHANNEL_ACCESS_TOKEN": "token"}, "no LINE channel secret"),
         ({"GBOT_INBOX_MAX": "10"}, "below pool"),
         ({"GBOT_INBOX_BYTES_MAX": "2000"}, "below body-bytes-max"),
+        ({"GBOT_DB_POOL": "200"}, "db-pool means nothing without db"),
     ],
 )
 def test_settings_that_make_little_sense_together_are_named(environ: dict[str, str], word: str) -> None:

@@ -22,6 +22,7 @@ from gbot.errors import (
     ApiRejected,
     ApiUnavailable,
     ApiUnreachable,
+    BotError,
     ContentGone,
     DirectoryUnavailable,
     LaneBusy,
@@ -919,3 +920,8 @@ def test_replies_that_are_given_up_leave_room_for_others() -> None:
     ctx.reply("sorry")
     ctx.flush()
     assert outbox.texts() == ["sorry"]
+
+
+def test_a_bot_without_a_database_is_told_how_to_get_one() -> None:
+    with pytest.raises(BotError, match="--db or GBOT_DB"):
+        context(Outbox()).db  # noqa: B018 - asking is what raises

@@ -20,8 +20,14 @@ from gbot.errors import (
     RETRY_AFTER_MAX_S,
     ApiDown,
     ApiUnavailable,
+    DatabaseAway,
+    DatabaseBusy,
+    DatabaseDown,
+    DatabaseError,
+    Deadlock,
     DirectoryUnavailable,
     Drop,
+    DuplicateKey,
     LaneBusy,
     NotNow,
     ReplyTokenExpired,
@@ -361,7 +367,7 @@ def test_a_pause_may_be_any_number(after: float) -> None:
 
 # ---- what is away for the moment
 
-NOT_NOW = [DirectoryUnavailable("?", 5.0), LaneBusy("?", 5.0), ApiDown("?", 5.0)]
+NOT_NOW = [kind("?", 5.0) for kind in (DirectoryUnavailable, LaneBusy, ApiDown, DatabaseAway, DatabaseBusy)]
 
 
 @pytest.mark.parametrize("trouble", NOT_NOW, ids=repr)
@@ -443,6 +449,19 @@ def test_a_final_error_is_dead_at_once_and_the_author_is_told(
 @pytest.mark.parametrize("error", [ResultUnknown("?"), ApiUnavailable("?", 500)], ids=repr)
 def test_an_error_that_is_not_final_is_tried_again(error: SendError) -> None:
     assert Bench(raising(error), attempts_max=5).run(text_event("x")).state is State.RETRY
+
+
+@pytest.mark.parametrize("error", [DatabaseDown("?"), Deadlock("?"), DuplicateKey("?", 1062)], ids=repr)
+def test_an_error_of_the_database_is_a_failure_and_one_line_of_the_log(
+    error: DatabaseError, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that broke under a statement too: the statement may have been executed."""
+    bench = Bench(raising(error), attempts_max=5)
+    outcome = bench.run(text_event("x"))
+    assert (outcome.state, outcome.counted) == (State.RETRY, True)
+    assert f"test_execution.py failed with {type(error).__name__}: ?; and is tried again" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert bench.execution.statistics().failed == 1
 
 
 def test_a_reply_of_which_nobody_knows_is_not_sent_again_when_the_handler_ends_with_it() -> None:

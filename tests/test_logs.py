@@ -65,6 +65,12 @@ def test_a_json_line_has_the_same() -> None:
     assert line == {"level": "warning", "logger": "gbot.test", "message": "hello", "platform": "line"}
 
 
+def test_a_json_line_has_a_sample_as_an_object_and_a_text_line_has_only_the_sentence() -> None:
+    made = record("3 running", sample={"running": 3, "cpu_s": 1.5})
+    assert json.loads(JsonFormatter().format(made))["sample"] == {"running": 3, "cpu_s": 1.5}
+    assert TextFormatter().format(made).endswith("3 running")
+
+
 def test_an_error_comes_with_its_traceback() -> None:
     made = failed("it failed", ValueError("the reason"))
     text = TextFormatter().format(made).splitlines()

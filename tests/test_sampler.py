@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import os
 import re
 import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +24,7 @@ class Server:
 
     def __init__(self) -> None:
         self.finished = 0
+        self.db_size = 0
 
     def load(self) -> Load:
         return Load(
@@ -44,6 +48,15 @@ class Server:
             api_calls_saved=13,
             api_calls_waiting=14,
             api_retries=16,
+            db_size=self.db_size,
+            db_open=20,
+            db_in_use=18,
+            db_waiting=19,
+            db_uses=21,
+            db_held_s=22.5,
+            db_waits=23,
+            db_waited_s=24.5,
+            db_timeouts=25,
         )
 
 
@@ -70,6 +83,30 @@ def test_the_line_has_every_figure(sampler: Sampler) -> None:
         r"refused requests 2, API calls 40, repeated 16, saved 13",
         line,
     )
+
+
+def test_with_a_database_the_line_tells_of_its_connections_too(sampler: Sampler, server: Server) -> None:
+    server.db_size = 50
+    assert "; database 18/50 in use, 20 open, 19 waiting; since start:" in sampler.sample().line()
+
+
+def test_programs_get_every_figure_in_one_flat_object(sampler: Sampler, server: Server) -> None:
+    server.db_size = 50
+    figures = json.loads(json.dumps(sampler.sample().figures()))
+    told = {name: figures[name] for name in dataclasses.asdict(server.load())}
+    assert told == dataclasses.asdict(server.load())
+    assert set(figures) - set(told) == {
+        *("at_s", "greenlets", "events_per_s", "api_calls_per_s", "cpu_s", "cpu_percent", "cores_percent"),
+        *("rss_bytes", "hub_lag_s", "open_files", "open_files_max"),
+    }
+
+
+def test_programs_can_tell_what_happened_between_two_samples(sampler: Sampler) -> None:
+    before, cpu_before, now_before = sampler.sample(), time.process_time(), time.monotonic()
+    burn(0.2)
+    after, cpu_s, now = sampler.sample(), time.process_time() - cpu_before, time.monotonic()
+    assert after.cpu_s - before.cpu_s == pytest.approx(cpu_s, abs=0.1)
+    assert after.at_s - before.at_s == pytest.approx(now - now_before, abs=0.1)
 
 
 def test_figures_of_the_process_are_true(sampler: Sampler) -> None:
@@ -124,6 +161,7 @@ def test_lines_are_logged_until_it_is_stopped(server: Server, caplog: pytest.Log
         gevent.sleep(0.05)
     assert len(caplog.records) == count
     assert all(record.getMessage().startswith("handlers 3/5000 running") for record in caplog.records)
+    assert [vars(record)["sample"]["running"] for record in caplog.records] == [3] * count
 
 
 def test_stopping_what_never_started_is_harmless(server: Server) -> None:

@@ -28,6 +28,10 @@ class Address:
     unix_socket: str | None
     tls: str  # off; on: encrypted, whoever the server is; verify: its certificate is checked too
 
+    def is_beside(self, other: Address) -> bool:
+        """Whether both are on the same server."""
+        return (self.host, self.port, self.unix_socket) == (other.host, other.port, other.unix_socket)
+
     @property
     def place(self) -> str:
         """The URL without the password."""

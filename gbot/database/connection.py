@@ -6,6 +6,9 @@ mistake is described by its number, its name and the statement without its value
 When a connection breaks, when its answer does not come in time, or when the greenlet that waits for it is killed, it
 is closed: what the server would still say belongs to nobody. Every connection commits each statement by itself unless
 a transaction was begun, and counts rows that a statement matched, whether or not it changed them.
+
+What the server says about its state, such as whether a transaction is open, comes with a statement that went well and
+with the last result of one that has several. An error does not tell it: a procedure may have begun a transaction.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ from __future__ import annotations
 import contextlib
 import select
 import ssl
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import pymysql
 from gevent import monkey
+from pymysql.connections import MySQLResult
 from pymysql.constants import CLIENT, ER, SERVER_STATUS
 from pymysql.cursors import Cursor
 
@@ -59,6 +64,8 @@ _STATE: Final = (
 _CLEAN: Final = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 _IN_TRANSACTION: Final = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
+_TOLD: Final = MySQLResult(None)  # type: ignore[arg-type]  # in place of a result: the state is as the server told it
+
 _poll: Final = monkey.get_original("select", "poll")
 _ENDED: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
@@ -80,11 +87,12 @@ class Connection:
     is ``%``. Without arguments a statement is taken as it is.
     """
 
-    __slots__ = ("_inside", "raw")
+    __slots__ = ("_cut", "_inside", "raw")
 
     def __init__(self, raw: RawConnection[Cursor]) -> None:
         self.raw = raw
         self._inside: Any = raw  # for what PyMySQL knows and has no method for
+        self._cut = False
 
     def execute(self, sql: str, args: Arguments | None = None) -> Done:
         """Run a statement. Raises DatabaseDown, Deadlock or DatabaseMistake, as all methods do."""
@@ -96,23 +104,32 @@ class Connection:
         return list(self._run(sql, args).rows or ())
 
     def _run(self, sql: str, args: Arguments | None) -> Any:
-        """The result as PyMySQL has it: a cursor around it costs 3 µs, and the connection would go on holding it."""
-        statement = sql if args is None else self._filled_in(sql, args)
+        """The (first) result as PyMySQL has it: a cursor around it costs 3 µs, and would be held on to."""
+        statement = self._encoded(sql if args is None else self._filled_in(sql, args), sql)
         inside = self._inside
         try:
             inside.query(statement)
+            result = inside._result
+            while inside._result.has_next:
+                inside.next_result()
         except pymysql.MySQLError as error:
             translated = _translated(error, sql)
             if isinstance(translated, DatabaseDown):
                 self.close()
             raise translated from None
         except BaseException:
-            self.close()
+            self._cut = True
+            inside._force_close()  # with no last word, which might complete what was not sent to its end
             raise
-        result = inside._result
-        if not result.has_next:
-            inside._result = None
+        inside._result = _TOLD
         return result
+
+    def _encoded(self, statement: str, sql: str) -> bytes:
+        try:
+            return statement.encode(self._inside.encoding)
+        except UnicodeEncodeError:  # its text would show a value
+            shown = sql[:300].encode(errors="backslashreplace").decode()
+            raise DatabaseMistake(f"half a character, in it or in a value, cannot be sent: {shown}", 0) from None
 
     def _filled_in(self, sql: str, args: Arguments) -> str:
         """The statement with its values. Raises DatabaseMistake where they do not fit its placeholders."""
@@ -122,7 +139,7 @@ class Connection:
             if isinstance(args, Mapping):
                 return sql % {name: self._literal(value) for name, value in args.items()}
             return sql % tuple(map(self._literal, args))
-        except (TypeError, ValueError, KeyError):
+        except (TypeError, ValueError, KeyError, pymysql.MySQLError):  # the last: no number
             raise DatabaseMistake(f"the values do not fit the placeholders of: {sql[:300]}", 0) from None
 
     def _literal(self, value: object) -> str:
@@ -143,8 +160,17 @@ class Connection:
     def rollback(self) -> None:
         self.execute("ROLLBACK")
 
-    def end_session(self, number: int) -> None:
-        """End another session of the same user, and what it runs; one that has ended already does no harm."""
+    def end_session(self, number: int, age_s: float) -> None:
+        """End another session of the same user, and what it runs; one that has ended already does no harm.
+
+        ``age_s`` is how long ago it was opened: a server that was started since may have given its number to somebody
+        else. Numbers only grow while a server runs, and it tells for how long that has been.
+        """
+        if self.number <= number:
+            return
+        [(_, uptime_s)] = self.rows("SHOW SESSION STATUS LIKE 'Uptime'")
+        if int(uptime_s) + 1 < age_s:
+            return
         try:
             self.execute(f"KILL {number:d}")
         except DatabaseMistake as error:
@@ -163,6 +189,11 @@ class Connection:
         return self.raw.open
 
     @property
+    def was_cut(self) -> bool:
+        """Whether it ended in the middle of something, which may still go on in the server."""
+        return self._cut or not (self.raw.open or self._inside._closed)
+
+    @property
     def in_transaction(self) -> bool:
         return bool(self._inside.server_status & _IN_TRANSACTION)
 
@@ -172,10 +203,18 @@ class Connection:
         return self._inside.server_status & _STATE == _CLEAN  # type: ignore[no-any-return]
 
     @property
-    def is_clean(self) -> bool:
-        """Whether the next one can use it, after whatever was done to it."""
+    def is_half_read(self) -> bool:
+        """Whether somebody has begun to read rows one by one, and not gone to the end."""
         result = self._inside._result
-        return self.is_settled and self.raw.open and (result is None or not result.unbuffered_active)
+        return result is not None and result.unbuffered_active
+
+    def is_clean(self) -> bool:
+        """Whether the next one can use it, after whatever was done to it. What was read last is let go."""
+        result = self._inside._result
+        if result is None or result.unbuffered_active or result.has_next or not (self.is_settled and self.raw.open):
+            return False
+        self._inside._result = _TOLD
+        return True
 
     def has_ended(self) -> bool:
         """Whether the server has closed it, as far as this machine knows; asks nobody."""
@@ -204,6 +243,8 @@ class Connection:
 
     def close(self) -> None:
         """Close it; again does no harm."""
+        if self.is_half_read:
+            self._inside._result.unbuffered_active = False  # or the rest is read when the result is let go
         with contextlib.suppress(pymysql.MySQLError):
             self.raw.close()
 
@@ -264,6 +305,8 @@ class Connector:
             raise DatabaseRefused(f"{error}; ?tls=on in its URL does without") from None
         except OSError as error:
             raise DatabaseDown(str(error)) from None
+        except (struct.error, LookupError, ValueError, TypeError, AttributeError):
+            raise DatabaseDown("what answers there does not speak MySQL's protocol") from None
 
 
 def _code(error: pymysql.MySQLError) -> int:

@@ -31,6 +31,10 @@ handled with a Context of its own, its messages encoded for the platform, its st
 could not be sent fails the test, and so does an error in a handler, with its own traceback. Users, states and the ids
 of events are kept for as long as the Client lives; every Client begins with none.
 
+Handlers that use ``ctx.db`` get a real database, which is yours to fill before a test and to empty after it::
+
+    client = Client(bot, db="mysql://tester@localhost/bot_test")
+
 What differs from the server: events run one after the other and are not tried again by themselves, no timeout stops a
 handler, one that sleeps makes the test wait, and ``ctx.http`` reaches the real network.
 """

@@ -120,7 +120,9 @@ class Client(Talk):
     """A bot under test, and a first user who talks to it alone; ``user`` and ``group`` make more talks.
 
     ``platform`` is the one that the events come from. With ``raise_errors`` off, a handler's error is in
-    ``Answers.reason`` only. ``on_sent`` is called with every message at the moment it leaves.
+    ``Answers.reason`` only. ``on_sent`` is called with every message at the moment it leaves. ``db`` is the URL of the
+    database that handlers have as ``ctx.db``, ``mysql://user:password@host/database``; StartError is raised where it
+    cannot be reached.
     """
 
     def __init__(
@@ -132,8 +134,9 @@ class Client(Talk):
         language: str = "en",
         raise_errors: bool = True,
         on_sent: OnSent = lambda sent: None,
+        db: str | None = None,
     ) -> None:
-        stage = Stage(bot, platform, raise_errors, on_sent)
+        stage = Stage(bot, platform, raise_errors, on_sent, db)
         super().__init__(stage, *stage.introduce(name, language))
 
     def user(self, name: str, language: str = "en") -> Talk:

@@ -29,6 +29,7 @@ from gbot.inboxes.memory import RecentIds
 from gbot.inboxes.memory_directory import MemoryDirectory
 from gbot.outbound.session import make_session
 from gbot.testing.answers import Answers, Sent
+from gbot.testing.database import OwnDatabase
 from gbot.testing.deliveries import Happening, writer_for
 from gbot.testing.recorder import Attached, Recorder
 from gbot.user import Profile
@@ -47,7 +48,7 @@ OnSent = Callable[[Sent], None]
 class Stage:
     """Everything between the platform and the handlers."""
 
-    def __init__(self, bot: Bot, platform: str, raise_errors: bool, on_sent: OnSent) -> None:
+    def __init__(self, bot: Bot, platform: str, raise_errors: bool, on_sent: OnSent, database_url: str | None) -> None:
         self.platform = platform
         self.writer = writer_for(platform)
         self._inbox = OneByOne()
@@ -64,7 +65,12 @@ class Stage:
         http = make_session()
         weakref.finalize(self, http.close)
         users = Users(platform, self.directory, self._recorder)
-        services = {platform: Services(self._recorder, self.directory, users, http, Config.state_ttl)}
+        self._database = OwnDatabase(database_url) if database_url is not None else None
+        db = None
+        if self._database is not None:
+            weakref.finalize(self, self._database.close)
+            db = self._database.client
+        services = {platform: Services(self._recorder, self.directory, users, http, Config.state_ttl, db)}
         broadcaster = Broadcaster(self._inbox, services)
         bot.attach(broadcaster)
         internal = {PART: broadcaster.send_part, ANNOUNCEMENT: broadcaster.send_announcement}
@@ -126,6 +132,8 @@ class Stage:
         while self._inbox.waiting:
             entry = self._inbox.waiting.popleft()
             outcome = self._execution.run(entry, OnStage())
+            if self._database is not None:
+                self._database.close_idle()
             if first is None:
                 self._run, first = (entry, outcome), outcome
             error, self._execution.error = self._execution.error, None

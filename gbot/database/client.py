@@ -1,0 +1,238 @@
+"""What handlers have as ``ctx.db``: statements, transactions and connections from the pool of the worker.
+
+Each statement goes to the server once: whatever becomes of it, nobody sends it again but the author. A handler that
+is killed, or whose time is over, leaves nothing behind: its connection is closed, the server undoes the transaction,
+and a statement that still runs is ended. A transaction that a handler has left open is undone and logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from gbot.database.connection import Arguments, Connection, Done, RawConnection
+from gbot.database.pool import Place, Pool, PoolStatistics
+from gbot.errors import BotError, DatabaseError, Deadlock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LEFT_OPEN: Final = "A transaction on %s was left open, and is undone%s"
+
+
+class Database:
+    """The database of a bot. ``name`` is its URL without the password.
+
+    Its methods raise DatabaseBusy (no connection became free in time), DatabaseAway (none can be made), DatabaseDown
+    (it broke: nobody knows whether the statement was executed), Deadlock (do the whole transaction again) and
+    DatabaseMistake, of which DuplicateKey is one. Placeholders are ``%s`` for a sequence, ``%(name)s`` for a mapping.
+    """
+
+    def __init__(self, pool: Pool[Connection], name: str) -> None:
+        self.name = name
+        self._pool = pool
+        self._take = pool.take
+        self._give = pool.give
+
+    def query(self, sql: str, args: Arguments | None = None) -> list[tuple[Any, ...]]:
+        """Run a query and return all its rows."""
+        place = self._take()
+        connection = place.connection
+        try:
+            rows = connection.rows(sql, args)
+        except BaseException as error:
+            self.give_back(place, error)
+            raise
+        if connection.is_settled:
+            self._give(place)
+        else:
+            self.give_back(place, None)
+        return rows
+
+    def execute(self, sql: str, args: Arguments | None = None) -> Done:
+        """Run a statement that returns no rows, and commit it; returns how many rows it matched, inserted or deleted.
+
+        ``last_id`` of what it returns is the number that the server gave to a new row.
+        """
+        place = self._take()
+        connection = place.connection
+        try:
+            done = connection.execute(sql, args)
+        except BaseException as error:
+            self.give_back(place, error)
+            raise
+        if connection.is_settled:
+            self._give(place)
+        else:
+            self.give_back(place, None)
+        return done
+
+    def transaction(self) -> Transaction:
+        """``with ctx.db.transaction() as tx:`` all of it is committed at the end, or none of it if that is an error."""
+        return Transaction(self)
+
+    def connection(self) -> Lease:
+        """``with ctx.db.connection() as connection:`` a PyMySQL connection, for other libraries too.
+
+        It commits each statement by itself unless ``begin`` is called; what is not committed at the end is undone.
+        What is SET on it stays for the next one who gets it. It raises PyMySQL's own errors.
+        """
+        return Lease(self)
+
+    def statistics(self) -> PoolStatistics:
+        return self._pool.statistics()
+
+    def start(self) -> None:
+        """Begin to open connections."""
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Close the connections; those in use when they are given back."""
+        self._pool.stop()
+
+    # For what hands out connections.
+
+    def forget(self, place: Place[Connection]) -> None:
+        """One that nobody will give back, from anywhere."""
+        self._pool.forget(place)
+
+    def take(self, taken_in: str | None) -> Place[Connection]:
+        """A connection that is held for longer than a statement; ``taken_in`` is the file and line of its holder."""
+        place = self._take()
+        place.taken_in = taken_in
+        return place
+
+    def give_back(self, place: Place[Connection], error: BaseException | None) -> None:
+        """Give a connection back as ``error`` has left it. Raises only what kills the greenlet meanwhile."""
+        connection = place.connection
+        try:
+            stopped = error is not None and not isinstance(error, Exception)  # killed, or out of time: wherever it was
+            usable = not stopped and (connection.is_clean() or self._cleaned(place, ended_well=error is None))
+        except BaseException:
+            self._pool.drop(place, unfinished=connection.was_cut)
+            raise
+        if usable:
+            self._give(place)
+        else:
+            self._pool.drop(place, unfinished=connection.was_cut)
+
+    def _cleaned(self, place: Place[Connection], *, ended_well: bool) -> bool:
+        """Undo what was left open, or what an error may have left so. Returns whether the next one can use it."""
+        connection = place.connection
+        if not connection.is_open:
+            return False
+        if ended_well and connection.in_transaction:
+            log.warning(LEFT_OPEN, self.name, f" (connection taken in {place.taken_in})" if place.taken_in else "")
+        return not connection.is_half_read and _undone(connection) and connection.is_clean()
+
+
+def _undone(connection: Connection) -> bool:
+    try:
+        connection.rollback()
+    except DatabaseError:  # closed by that
+        return False
+    return True
+
+
+class Held:
+    """A connection of the pool that is held for the time of a with statement."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._place: Place[Connection] | None = None
+
+    def _enter(self) -> Place[Connection]:
+        if self._place is not None:
+            raise BotError("one with statement per ctx.db.transaction() or ctx.db.connection(): this one is in use")
+        frame = sys._getframe(2)
+        self._place = self._database.take(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        return self._place
+
+    def __del__(self) -> None:
+        """Whoever has forgotten it will not give it back. This may run at any moment, and in any thread."""
+        place, self._place = self._place, None
+        if place is not None:
+            self._database.forget(place)
+
+
+class Lease(Held):
+    """The connection itself."""
+
+    def __enter__(self) -> RawConnection[Any]:
+        return self._enter().connection.raw
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            self._database.give_back(place, error)
+
+
+class Transaction(Held):
+    """A transaction. It raises what the database raises, and BotError when it has ended.
+
+    A Deadlock is the end of it even if somebody catches it: all further statements raise it again, and so does the end.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._lost: str | None = None
+
+    def __enter__(self) -> Self:
+        place = self._enter()
+        try:
+            place.connection.begin()
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self
+
+    def query(self, sql: str, args: Arguments | None = None) -> list[tuple[Any, ...]]:
+        """See :meth:`Database.query`."""
+        return self._run(Connection.rows, sql, args)
+
+    def execute(self, sql: str, args: Arguments | None = None) -> Done:
+        """See :meth:`Database.execute`; committed at the end of the transaction."""
+        return self._run(Connection.execute, sql, args)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._place is None:
+            return
+        connection = self._place.connection
+        if error is None and self._lost is None:
+            self._ending(connection.commit)
+        elif (error is None or isinstance(error, Exception)) and connection.is_open:
+            self._ending(lambda: _undone(connection))
+        self._end(error)
+        if error is None and self._lost is not None:
+            raise Deadlock(self._lost)
+
+    def _run(self, method: Callable[[Connection, str, Arguments | None], T], sql: str, args: Arguments | None) -> T:
+        if self._place is None:
+            raise BotError("this transaction has ended")
+        if self._lost is not None:  # what comes now would be committed by itself
+            raise Deadlock(self._lost)
+        try:
+            return method(self._place.connection, sql, args)
+        except Deadlock as error:
+            self._lost = f"an error before this one has undone the transaction: {error}"
+            raise
+
+    def _ending(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _end(self, error: BaseException | None) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            self._database.give_back(place, error)

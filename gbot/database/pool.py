@@ -1,0 +1,519 @@
+"""The pool of connections that a worker's greenlets share. It knows no database, only what is :class:`Pooled`.
+
+::
+
+    opening ──▶ idle ──take──▶ in use ──give──▶ idle ──(unused for long)──▶ closed
+                                  └──drop──▶ closed: it broke, or was left in a state that nobody knows
+
+**Bounds.** There are never more than ``size`` connections: a place is reserved before one is opened. Greenlets take
+turns without preemption, so there is no lock, and nothing here waits for the network while another has to wait for it:
+connections are opened in greenlets of their own, OPENINGS_MAX at once, and looked at by the one who takes them.
+
+**Order.** The connection used last is used first, so that those which are not needed grow old and are closed. Who
+finds none waits, in the order of arrival, for ``wait_s`` at most: DatabaseBusy then tells who holds them.
+
+**Trust.** A connection that was used within TRUST_S is taken as it is. After that one looks whether the server has
+closed it, which costs no round trip, and after PING_AFTER_S one asks. Once one has broken, all others are looked at.
+
+**Away.** When no connection can be opened, the ones there are go on being used, and opening is tried again after a
+growing pause. When there is none, everybody who waits gets DatabaseAway, and so does who comes within that pause.
+
+**Left.** A statement whose greenlet was killed may still run in the server. Its place stays taken until the connection
+that takes it over has ended the old session: the server, too, never sees more than ``size`` at work. That goes for a
+server that is too busy to take a new connection as well; one that was started since has ended them all by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+import gevent
+from gevent.event import AsyncResult
+from greenlet import getcurrent, greenlet
+
+from gbot.errors import DatabaseAway, DatabaseBusy, DatabaseDown, DatabaseError
+
+log = logging.getLogger(__name__)
+
+OPENINGS_MAX: Final = 32  # at once
+CLOSINGS_MAX: Final = 50  # in one go
+OPEN_TIMEOUT_S: Final = 10.0
+TRUST_S: Final = 1.0
+PING_AFTER_S: Final = 30.0
+PING_TIMEOUT_S: Final = 2.0
+IDLE_MAX_S: Final = 300.0
+PAUSE_MIN_S: Final = 0.1
+PAUSE_MAX_S: Final = 5.0
+BUSY_AFTER_S: Final = 1.0  # until an event that found no connection is tried again
+ROUND_S: Final = 1.0  # of upkeep
+END_CHECK_INTERVAL_S: Final = 0.01
+SWEEP_ROUNDS: Final = 30
+COMPLAINT_PAUSE_S: Final = 10.0
+HOLDERS_NAMED: Final = 5  # in the log, of those that begin to hold for too long at the same time
+
+HERE: Final = os.path.dirname(__file__) + os.sep
+
+
+class Pooled(Protocol):
+    """A connection, as far as the pool has to know it."""
+
+    @property
+    def number(self) -> int: ...
+
+    def has_ended(self) -> bool: ...
+
+    def is_quiet(self) -> bool: ...
+
+    def answers(self) -> bool: ...
+
+    def end_session(self, number: int, age_s: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=Pooled)
+Session = tuple[int, float]  # its number, and when it was opened
+
+
+class Place(Generic[P]):
+    """One of the places of the pool, and the connection in it."""
+
+    __slots__ = ("complained", "connection", "holder", "opened_at", "since", "taken_in")
+
+    def __init__(self, connection: P) -> None:
+        self.connection = connection
+        self.opened_at = self.since = time.monotonic()  # since: taken, or given back
+        self.holder: greenlet | None = None
+        self.taken_in: str | None = None  # file and line of a with statement
+        self.complained = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """Connections at this moment; the rest counts since the start, times in seconds.
+
+    ``waits`` are takings that had to wait, ``waited_s`` for how long in all, ``timeouts`` those that waited in vain.
+    ``broken`` counts connections that broke or were left in a state that nobody knows, ``left`` those whose statement
+    was left unfinished.
+    """
+
+    size: int
+    open: int
+    in_use: int
+    waiting: int
+    uses: int
+    held_s: float
+    waits: int
+    waited_s: float
+    timeouts: int
+    opened: int
+    broken: int
+    left: int
+
+
+class Pool(Generic[P]):
+    """At most ``size`` connections made by ``connect``, of which ``warm`` are opened at the start and kept.
+
+    ``connect`` raises DatabaseDown. ``name`` is what the log calls the database. A connection that is held for longer
+    than ``hold_warning_s`` is logged, 0: never. Connections unused for ``idle_max_s`` are closed, down to ``warm``.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], P],
+        name: str,
+        size: int,
+        *,
+        warm: int = 0,
+        wait_s: float = 5.0,
+        hold_warning_s: float = 30.0,
+        idle_max_s: float = IDLE_MAX_S,
+    ) -> None:
+        self._connect = connect
+        self._name = name
+        self.size = size
+        self._warm_wanted = warm
+        self._warm = min(warm, size)
+        self._wait_s = wait_s
+        self._hold_warning_s = hold_warning_s
+        self._idle_max_s = idle_max_s
+        self._idle: deque[Place[P]] = deque()  # the one used last is on the right
+        self._in_use: dict[Place[P], None] = {}  # the one taken first comes first
+        self._waiting: OrderedDict[AsyncResult[Place[P] | None], None] = OrderedDict()
+        self._unfinished: deque[Session] = deque()  # to be ended before their places are free
+        self._not_ended = 0  # of them, those that are being ended included
+        self._forgotten: deque[Place[P]] = deque()
+        self._open = self._opening = 0
+        self._uses = self._waits = self._timeouts = self._opened = self._broken = self._left = 0
+        self._held_s = self._waited_s = 0.0
+        self._broken_at = 0.0
+        self._failures = 0  # to open one, since the last success
+        self._retry_at = 0.0
+        self._trouble = ""
+        self._complaint_at = self._trouble_told_at = -COMPLAINT_PAUSE_S
+        self._trouble_told = False
+        self._stopped = False
+        self._warming_since: float | None = None
+        self._upkeep: gevent.Greenlet[[], None] | None = None
+
+    def start(self) -> None:
+        """Begin to open the warm connections, and to look after all of them."""
+        self._warming_since = time.monotonic() if self._warm else None
+        self._upkeep = gevent.spawn(self._look_after)
+        self._grow()
+
+    def resize(self, size: int) -> None:
+        """Have ``size`` connections at most from now on; those above it that are open are closed when they are idle."""
+        self.size = size
+        self._warm = min(self._warm_wanted, size)
+        while self._idle and self._open > size:
+            self._close(self._idle.popleft())
+        self._grow()
+
+    def stop(self) -> None:
+        """Close what is idle; what is in use is closed when it is given back. Nobody gets another connection."""
+        self._stopped = True
+        if self._upkeep is not None:
+            self._upkeep.kill(block=False)
+        self._take_back()
+        while self._idle:
+            self._close(self._idle.pop())
+        self._turn_all_away()
+
+    def end_unfinished(self, deadline: float) -> int:
+        """After ``stop``: wait until no statement is left in the server that nobody waits for.
+
+        Returns of how many that is not known when ``deadline`` (monotonic) has come.
+        """
+        while self._not_ended and time.monotonic() < deadline:
+            gevent.sleep(END_CHECK_INTERVAL_S)
+        return self._not_ended
+
+    def statistics(self) -> PoolStatistics:
+        return PoolStatistics(
+            size=self.size,
+            open=self._open,
+            in_use=self._open - len(self._idle),
+            waiting=len(self._waiting),
+            uses=self._uses,
+            held_s=self._held_s,
+            waits=self._waits,
+            waited_s=self._waited_s,
+            timeouts=self._timeouts,
+            opened=self._opened,
+            broken=self._broken,
+            left=self._left,
+        )
+
+    # Taking and giving back.
+
+    def take(self) -> Place[P]:
+        """A connection for the current greenlet, to be given back or dropped. Raises DatabaseBusy, DatabaseAway."""
+        now = time.monotonic()
+        if self._idle and not self._waiting:
+            place = self._idle.pop()
+            if now - place.since > TRUST_S or place.since < self._broken_at:
+                place = self._looked_at(place, now)
+                now = time.monotonic()
+        else:
+            place = self._awaited(now)
+            now = time.monotonic()
+        place.since = now
+        place.holder = getcurrent()
+        self._in_use[place] = None
+        self._uses += 1
+        return place
+
+    def give(self, place: Place[P]) -> None:
+        """Take back a connection that the next one can use."""
+        self._release(place)
+        if self._waiting or self._stopped or self._open > self.size:
+            self._pass_on(place)
+        else:
+            self._idle.append(place)
+
+    def drop(self, place: Place[P], *, unfinished: bool = False) -> None:
+        """Take back one that nobody can use any more; ``unfinished``: the server may still be at work for it."""
+        self._release(place)
+        if unfinished:
+            self._left += 1
+            self._not_ended += 1
+            self._unfinished.append((place.connection.number, place.opened_at))
+        else:
+            self._broken += 1
+            self._broken_at = place.since
+        self._close(place)
+        self._grow()
+
+    def forget(self, place: Place[P]) -> None:
+        """Nobody will give this one back: it is dropped within ROUND_S. May be called at any moment, in any thread."""
+        self._forgotten.append(place)
+
+    def _release(self, place: Place[P]) -> None:
+        del self._in_use[place]
+        now = time.monotonic()
+        self._held_s += now - place.since
+        place.since = now
+        place.holder = place.taken_in = None
+        place.complained = False
+
+    def _pass_on(self, place: Place[P]) -> None:
+        """To who waits longest, or to the idle ones."""
+        if self._stopped or self._open > self.size:
+            self._close(place)
+        elif self._waiting:
+            self._waiting.popitem(last=False)[0].set(place)
+        else:
+            self._idle.append(place)
+
+    def _close(self, place: Place[P]) -> None:
+        self._open -= 1
+        place.connection.close()
+
+    def _looked_at(self, place: Place[P], now: float) -> Place[P]:
+        """This one if the server is still there for it, else another one that is."""
+        deadline = now + self._wait_s
+        while not self._is_alive(place, now):
+            self._broken += 1
+            self._broken_at = now
+            self._close(place)
+            if not self._idle or self._waiting:
+                return self._awaited(now)
+            if time.monotonic() >= deadline:
+                self._grow()
+                raise self._away(deadline)
+            place = self._idle.pop()
+        return place
+
+    def _is_alive(self, place: Place[P], now: float) -> bool:
+        connection = place.connection
+        if connection.has_ended():
+            return False
+        if now - place.since < PING_AFTER_S and connection.is_quiet():
+            return True
+        try:
+            with gevent.Timeout(min(PING_TIMEOUT_S, self._wait_s), False):  # type: ignore[arg-type]
+                return connection.answers()
+        except BaseException:  # the greenlet is told to end: the connection is in the middle of something
+            self._close(place)
+            self._grow()
+            raise
+        return False
+
+    def _awaited(self, now: float) -> Place[P]:
+        """Wait for a connection in turn, until ``wait_s`` after ``now``."""
+        if self._stopped or (not self._open and now < self._retry_at):
+            raise self._away(now)
+        turn: AsyncResult[Place[P] | None] = AsyncResult()
+        self._waiting[turn] = None
+        self._waits += 1
+        self._grow()
+        try:
+            turn.wait(max(0.0, now + self._wait_s - time.monotonic()))
+        except BaseException:
+            self._waiting.pop(turn, None)
+            if turn.ready() and turn.value is not None:
+                self._pass_on(turn.value)
+            raise
+        self._waiting.pop(turn, None)
+        self._waited_s += time.monotonic() - now
+        if not turn.ready():
+            self._timeouts += 1
+            raise self._busy() if self._open else self._away(time.monotonic())
+        if turn.value is None:
+            raise self._away(time.monotonic())
+        return turn.value
+
+    # Opening.
+
+    def _grow(self) -> None:
+        """Begin to open what is missing: for who waits, in place of what was left unfinished, and to be warm."""
+        if self._upkeep is None or time.monotonic() < self._retry_at:
+            return
+        replaced = len(self._unfinished)
+        wanted = 0 if self._stopped else max(len(self._waiting), self._warm - self._open)
+        missing = wanted - self._opening - replaced
+        free = self.size - self._open - self._opening - replaced
+        count = replaced + max(0, min(missing, free))
+        for _ in range(min(count, OPENINGS_MAX - self._opening)):
+            self._opening += 1
+            gevent.spawn(self._open_one, self._unfinished.popleft() if self._unfinished else None)
+
+    def _open_one(self, unfinished: Session | None) -> None:
+        try:
+            connection = self._connected(unfinished)
+        except Exception as error:
+            self._opening -= 1
+            if unfinished is not None:
+                self._unfinished.append(unfinished)
+            self._failed(error)
+            return
+        self._opening -= 1
+        self._not_ended -= unfinished is not None
+        self._open += 1
+        self._opened += 1
+        self._succeeded()
+        self._pass_on(Place(connection))
+        self._grow()
+
+    def _connected(self, unfinished: Session | None) -> P:
+        try:
+            with gevent.Timeout(OPEN_TIMEOUT_S):
+                connection = self._connect()
+                if unfinished is not None:
+                    self._end_session(connection, unfinished)
+                return connection
+        except gevent.Timeout:
+            raise DatabaseDown(f"no connection within {OPEN_TIMEOUT_S:g} s") from None
+
+    def _end_session(self, connection: P, session: Session) -> None:
+        """What the server has against it is no reason to go without a connection, unless that broke by it."""
+        number, opened_at = session
+        try:
+            connection.end_session(number, time.monotonic() - opened_at)
+        except BaseException as error:
+            if not isinstance(error, DatabaseError) or isinstance(error, DatabaseDown):
+                connection.close()
+                raise
+            log.warning("A statement that was left unfinished may still run in %s: %s", self._name, error)
+
+    def _failed(self, error: Exception) -> None:
+        now = time.monotonic()
+        self._trouble = str(error)
+        if now >= self._retry_at:  # the first of those that were under way
+            pause_s = min(PAUSE_MAX_S, PAUSE_MIN_S * 2 ** min(self._failures, 10))
+            self._failures += 1
+            self._retry_at = now + pause_s
+            gevent.spawn(self._try_again)
+        if not self._trouble_told and now - self._trouble_told_at >= COMPLAINT_PAUSE_S:
+            self._trouble_told, self._trouble_told_at = True, now
+            strange = None if isinstance(error, DatabaseError) else error
+            words = (self._name, error, self._open, self.size)
+            log.warning("No connection to %s: %s; %d of %d are open", *words, exc_info=strange)
+        if not self._open:
+            self._turn_all_away()
+
+    def _try_again(self) -> None:
+        while (left_s := self._retry_at - time.monotonic()) > 0:  # a sleep may end early by as much as the loop is late
+            gevent.sleep(left_s)
+        self._grow()
+
+    def _succeeded(self) -> None:
+        self._failures, self._retry_at = 0, 0.0
+        self._trouble = ""
+        if self._trouble_told:
+            self._trouble_told = False
+            log.info("Connections to %s can be made again", self._name)
+        if self._warming_since is not None and self._open >= self._warm:
+            took_s = time.monotonic() - self._warming_since
+            self._warming_since = None
+            log.info("%d connections to %s are open, after %.1f s", self._open, self._name, took_s)
+
+    def _turn_all_away(self) -> None:
+        while self._waiting:
+            self._waiting.popitem(last=False)[0].set(None)
+
+    # Saying what is wrong.
+
+    def _away(self, now: float) -> DatabaseAway:
+        if self._stopped:
+            return DatabaseAway(f"the server stops: no more connections to {self._name}", PAUSE_MAX_S)
+        trouble = self._trouble or "it does not answer"
+        return DatabaseAway(f"no connection to {self._name}: {trouble}", max(PAUSE_MIN_S, self._retry_at - now))
+
+    def _busy(self) -> DatabaseBusy:
+        why = f", and no more can be opened ({self._trouble})" if self._trouble else ""
+        text = (
+            f"no connection to {self._name} became free within {self._wait_s:g} s: "
+            f"{self._open - len(self._idle)} of {self.size} are in use{why}, {len(self._waiting)} others wait"
+        )
+        longest = next(iter(self._in_use), None)
+        if longest is not None:
+            text += f"; the longest is held for {time.monotonic() - longest.since:.1f} s, {_whereabouts(longest)}"
+        self._complain(text)
+        return DatabaseBusy(text, BUSY_AFTER_S)
+
+    def _complain(self, text: str) -> None:
+        """What many greenlets notice at the same time is logged once."""
+        now = time.monotonic()
+        if now >= self._complaint_at:
+            self._complaint_at = now + COMPLAINT_PAUSE_S
+            log.warning("%s", text[0].upper() + text[1:])
+
+    # Upkeep.
+
+    def _look_after(self) -> None:
+        for number in itertools.count(1):
+            gevent.sleep(ROUND_S)
+            try:
+                self._look_round(number)
+            except Exception:
+                log.exception("Looking after the connections to %s failed; it goes on", self._name)
+
+    def _look_round(self, number: int) -> None:
+        if self._warming_since is not None:
+            log.info("Opened %d of %d connections to %s", self._open, self._warm, self._name)
+        self._take_back()
+        self._warn_of_holders()
+        self._close_unused()
+        if number % SWEEP_ROUNDS == 0:
+            self._sweep()
+        self._grow()
+
+    def _take_back(self) -> None:
+        while self._forgotten:
+            place = self._forgotten.popleft()
+            self._complain(f"a connection to {self._name} was forgotten by who took it in {place.taken_in}")
+            self.drop(place)
+
+    def _close_unused(self) -> None:
+        unused_since = time.monotonic() - self._idle_max_s
+        closed = 0
+        while self._open > self._warm and self._idle and self._idle[0].since < unused_since:
+            self._close(self._idle.popleft())
+            closed += 1
+            if closed % CLOSINGS_MAX == 0:  # 80 µs each; a sleep of 0 would not let those run whose timers are due
+                gevent.sleep(0.001)
+
+    def _sweep(self) -> None:
+        """Close idle connections that the server has closed."""
+        ended = [place for place in self._idle if place.connection.has_ended()]
+        if ended:
+            gone = set(ended)
+            self._idle = deque(place for place in self._idle if place not in gone)
+        for place in ended:
+            self._broken += 1
+            self._close(place)
+
+    def _warn_of_holders(self) -> None:
+        if not self._hold_warning_s:
+            return
+        now = time.monotonic()
+        late = list(itertools.takewhile(lambda place: now - place.since >= self._hold_warning_s, self._in_use))
+        new = [place for place in late if not place.complained]
+        for place in new:
+            place.complained = True
+        for place in new[:HOLDERS_NAMED]:
+            held_s = now - place.since
+            log.warning("A connection to %s is held for %.0f s, %s", self._name, held_s, _whereabouts(place))
+        if len(new) > HOLDERS_NAMED:
+            log.warning("%d more connections to %s are held for as long", len(new) - HOLDERS_NAMED, self._name)
+
+
+def _whereabouts(place: Place[P]) -> str:
+    """Where a connection in use was taken: in a with statement, or else by the statement that runs on it."""
+    if place.taken_in is not None:
+        return f"taken in {place.taken_in}"
+    frame = place.holder.gr_frame if place.holder is not None else None
+    while frame is not None and not frame.f_code.co_filename.startswith(HERE):
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_filename.startswith(HERE):
+        frame = frame.f_back
+    return "for a statement" if frame is None else f"for a statement in {frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,68 @@
+"""How many connections a node may take: of what the server allows, and of what the open-file limit leaves. Pure.
+
+::
+
+    max_connections - those of other users - KEPT_FREE = what gbot may use ÷ nodes - the inbox's = the node's pool
+
+Sessions of the same user are those of gbot's other nodes, and of this one before a restart: they are in the shares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+KEPT_FREE: Final = 10  # for people, their tools, and the server's own services
+INBOX_CONNECTIONS: Final = 2  # of a node whose inbox is on the same server: one for its worker, one for gbot inbox
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What a server says of itself. ``user_max`` is the limit of this user, 0: none of its own.
+
+    ``used`` counts all sessions, ``used_by_user`` those of the user who asks.
+    """
+
+    connections_max: int
+    user_max: int
+    used: int
+    used_by_user: int
+
+    @property
+    def used_by_others(self) -> int:
+        return max(0, self.used - self.used_by_user)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one node may have open, the arithmetic behind it in one line, and what would have to be raised for more."""
+
+    connections: int
+    arithmetic: str
+    bound: str
+
+
+def share_of(limits: ServerLimits, nodes: int, *, with_inbox: bool) -> Share:
+    """The share of one of ``nodes`` nodes; ``with_inbox``: their inbox is on the same server. It may be 0."""
+    free = max(0, limits.connections_max - limits.used_by_others - KEPT_FREE)
+    bound = "max_connections"
+    line = (
+        f"max_connections {limits.connections_max} - {limits.used_by_others} of others - {KEPT_FREE} kept free = {free}"
+    )
+    if 0 < limits.user_max < free:
+        free, bound = limits.user_max, "max_user_connections"
+        line += f", of which max_user_connections allows {free}"
+    each = free // nodes
+    if nodes > 1:
+        line += f"; / {nodes} nodes = {each}"
+    if with_inbox:
+        each = max(0, each - INBOX_CONNECTIONS)
+        line += f"; - {INBOX_CONNECTIONS} of the inbox = {each}"
+    return Share(each, line, bound)
+
+
+def share_of_files(files_max: int, kept: int) -> Share:
+    """What the open-file limit of the process leaves beside ``kept`` files. It may be 0."""
+    left = max(0, files_max - kept)
+    line = f"open-file limit {files_max} - {kept} for clients and all else = {left}"
+    return Share(left, line, "the open-file limit (systemd: LimitNOFILE=)")

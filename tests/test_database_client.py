@@ -1,0 +1,498 @@
+"""gbot.database.client on a real server: what an author can do with ctx.db, and what is left when it goes wrong."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pymysql
+import pytest
+from gevent.event import Event
+from pymysql.cursors import SSCursor
+
+from gbot.database.client import Database, Transaction
+from gbot.errors import (
+    BotError,
+    DatabaseBusy,
+    DatabaseDown,
+    DatabaseMistake,
+    Deadlock,
+    DuplicateKey,
+)
+from tests.database_rig import Opened, opened, outcome, patched
+from tests.journeys.processes import eventually
+
+SECRET = "sEcReT"
+TABLE = "gbot_test_client"
+FILE = __file__
+
+
+@pytest.fixture
+def url(mysql_url: str) -> Iterator[str]:
+    """A server with a table of two rows, and procedures that leave something behind."""
+    with opened(mysql_url, 1) as made:
+        columns = "id INT AUTO_INCREMENT PRIMARY KEY, text VARCHAR(50) UNIQUE"
+        made.db.execute(f"CREATE OR REPLACE TABLE {TABLE} ({columns}) CHARSET utf8mb4")
+        made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('one'), ('two')")
+        begin = f"START TRANSACTION; INSERT INTO {TABLE} (text) VALUES ('procedure');"
+        made.db.execute(f"CREATE OR REPLACE PROCEDURE gbot_begins() BEGIN {begin} SELECT 1; SELECT 2; END")
+        made.db.execute(f"CREATE OR REPLACE PROCEDURE gbot_fails() BEGIN {begin} SIGNAL SQLSTATE '45000'; END")
+    yield mysql_url
+    with opened(mysql_url, 1) as made:
+        made.db.execute(f"DROP TABLE {TABLE}")
+        made.db.execute("DROP PROCEDURE gbot_begins")
+        made.db.execute("DROP PROCEDURE gbot_fails")
+
+
+def texts(db: Database) -> list[str]:
+    return [text for (text,) in db.query(f"SELECT text FROM {TABLE} ORDER BY id")]
+
+
+def in_a_transaction(db: Database, *steps: Callable[[Transaction], object]) -> None:
+    with db.transaction() as tx:
+        for step in steps:
+            step(tx)
+
+
+def line_of(function: Callable[..., Any], code: str) -> str:
+    """Where this code is in a function, as a log names it."""
+    lines, first = inspect.getsourcelines(function)
+    [number] = [first + index for index, line in enumerate(lines) if code in line]
+    return f"{FILE}:{number}"
+
+
+def in_database(made: Opened, statement: str) -> int:
+    """How many sessions run this statement, as the server sees it."""
+    with made.outside() as outside:
+        [(found,)] = outside.rows(
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE %s AND ID <> CONNECTION_ID()",
+            [statement + "%"],
+        )
+    return int(found)
+
+
+# Statements.
+
+
+@patched
+def test_statements_and_their_values(url: str) -> None:
+    with opened(url, 2) as made:
+        db = made.db
+        assert db.query("SELECT 1") == [(1,)]
+        assert db.query("SELECT '100 %', '%s'") == [("100 %", "%s")]
+        assert db.query("SELECT '%%', %s", [1]) == db.query("SELECT '%%', %s", (1,)) == [("%", 1)]
+        assert db.query("SELECT %(b)s, %(a)s", {"a": 1, "b": None}) == [(None, 1)]
+        assert db.query("SELECT 2 IN %s, %s", [[1, 2], b"\xff'"]) == [(1, b"\xff'")]
+        assert db.query("SELECT '%%'", []) == [("%",)]
+        assert db.query(f"SELECT text FROM {TABLE} WHERE id = 99") == []
+        assert db.query("DO 1") == []
+        done = db.execute(f"INSERT INTO {TABLE} (text) VALUES (%s)", ["ü 😀 '\\ %"])
+        assert (done.rows, done.last_id) == (1, 3)
+        assert db.execute(f"UPDATE {TABLE} SET text = text").rows == 3
+        assert texts(db) == ["one", "two", "ü 😀 '\\ %"]
+        assert db.query("CALL gbot_begins()") == [(1,)]
+        assert db.statistics().opened == 1
+
+
+@patched
+def test_mistakes_repeat_no_values_and_cost_no_connection(url: str) -> None:
+    with opened(url, 2) as made:
+        for sql, args, code in (
+            ("SELECT %s, %s", [SECRET], 0),
+            ("SELECT %s", [float("inf"), SECRET], 0),
+            ("SELECT %s", [SECRET + "\ud83d"], 0),
+            ("SELECT %s FROM gbot_no_such", [SECRET], 1146),
+            ("SELEC %s", [SECRET], 1064),
+            (f"INSERT INTO {TABLE} (id) VALUES (%s)", [SECRET], 1366),
+            (f"INSERT INTO {TABLE} (text) VALUES (%s)", [SECRET * 20], 1406),
+        ):
+            with pytest.raises(DatabaseMistake) as caught:
+                made.db.execute(sql, args)
+            assert caught.value.code == code, (sql, caught.value)
+            assert SECRET not in str(caught.value)
+            assert caught.value.__cause__ is None
+            assert caught.value.__suppress_context__
+        made.db.execute(f"INSERT INTO {TABLE} (text) VALUES (%s)", [SECRET])
+        with pytest.raises(DuplicateKey) as duplicate:
+            made.db.execute(f"INSERT INTO {TABLE} (text) VALUES (%s)", [SECRET])
+        assert duplicate.value.code == 1062
+        assert SECRET not in str(duplicate.value)
+        assert made.count("opened") == 1
+        assert not made.log.having("left open")
+
+
+@patched
+def test_a_statement_that_is_too_long_breaks_nobody_elses(url: str) -> None:
+    with opened(url, 1) as made:
+        with pytest.raises((DatabaseMistake, DatabaseDown)):
+            made.db.query("SELECT LENGTH(%s)", ["x" * 17_000_000])
+        assert made.db.query("SELECT 1") == [(1,)]
+
+
+# Transactions.
+
+
+@patched
+def test_a_transaction_is_all_or_nothing(url: str) -> None:
+    with opened(url, 2) as made:
+        db = made.db
+        with db.transaction() as tx:
+            tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('three')")
+            assert tx.query(f"SELECT COUNT(*) FROM {TABLE}") == [(3,)]
+            assert db.query(f"SELECT COUNT(*) FROM {TABLE}") == [(2,)]
+        for ended in (tx.query, tx.execute):
+            with pytest.raises(BotError, match="has ended"):
+                ended("SELECT 1")
+        with pytest.raises(ZeroDivisionError):
+            in_a_transaction(db, lambda tx: tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('four')"), lambda tx: 1 / 0)
+        with pytest.raises(DuplicateKey):
+            in_a_transaction(
+                db,
+                lambda tx: tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('five')"),
+                lambda tx: tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('one')"),
+            )
+        with db.transaction() as tx:
+            with pytest.raises(DuplicateKey):
+                tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('one')")
+            tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('six')")
+        assert texts(db) == ["one", "two", "three", "six"]
+        assert not made.log.having("left open")
+        assert made.count("broken") == 0
+
+
+@patched
+def test_transactions_do_not_nest_and_one_inside_another_is_its_own(url: str) -> None:
+    with opened(url, 2) as made:
+        with made.db.transaction() as outer:
+            outer.execute(f"INSERT INTO {TABLE} (text) VALUES ('outer')")
+            with pytest.raises(BotError, match="one with statement"), outer:
+                pass
+            with made.db.transaction() as inner:
+                inner.execute(f"INSERT INTO {TABLE} (text) VALUES ('inner')")
+            assert made.db.execute(f"SELECT * FROM {TABLE} WHERE text = 'inner'").rows == 1
+            outer.execute("ROLLBACK")
+        assert texts(made.db) == ["one", "two", "inner"]
+
+
+@patched
+def test_of_two_transactions_that_wait_for_each_other_one_is_told_to_do_it_again(url: str) -> None:
+    with opened(url, 5) as made:
+        turns = {1: Event(), 2: Event()}
+
+        def change(first: int, second: int) -> str:
+            try:
+                with made.db.transaction() as tx:
+                    tx.execute(f"UPDATE {TABLE} SET text = CONCAT(text, '+') WHERE id = %s", [first])
+                    turns[first].set()
+                    turns[second].wait()
+                    tx.execute(f"UPDATE {TABLE} SET text = CONCAT(text, '+') WHERE id = %s", [second])
+            except Deadlock:
+                return "again"
+            return "done"
+
+        both = [gevent.spawn(change, 1, 2), gevent.spawn(change, 2, 1)]
+        gevent.joinall(both, raise_error=True)
+        assert sorted(greenlet.value for greenlet in both) == ["again", "done"]
+        assert texts(made.db) == ["one+", "two+"]
+        assert made.count("broken") == 0
+
+
+@patched
+def test_a_transaction_that_was_undone_does_not_go_on_in_parts(url: str) -> None:
+    """The server has undone what came before the error: what comes after it must not be kept alone."""
+    with opened(url, 2) as made:
+        holding, waiting = Event(), Event()
+
+        def other() -> None:
+            with made.db.transaction() as tx:
+                tx.execute(f"UPDATE {TABLE} SET text = 'other' WHERE id = 1")
+                tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('x'), ('y'), ('z')")  # the heavier one survives
+                holding.set()
+                waiting.wait()
+                tx.execute(f"UPDATE {TABLE} SET text = 'other 2' WHERE id = 2")
+
+        def change(tx: Transaction) -> None:
+            tx.execute(f"UPDATE {TABLE} SET text = 'mine' WHERE id = 2")
+            holding.wait()
+            waiting.set()
+            with pytest.raises(Deadlock):
+                tx.execute(f"UPDATE {TABLE} SET text = 'mine too' WHERE id = 1")
+            with pytest.raises(Deadlock, match="before this one"):
+                tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('alone')")
+
+        heavier = gevent.spawn(other)
+        with pytest.raises(Deadlock, match="before this one"):
+            in_a_transaction(made.db, change)
+        heavier.get()
+        assert texts(made.db) == ["other", "other 2", "x", "y", "z"]
+        assert made.count("broken") == 0
+
+
+# Left behind.
+
+
+@patched
+def test_what_was_left_open_is_undone_and_its_place_logged(url: str) -> None:
+    def leaves(made: Opened) -> None:
+        with made.db.connection() as connection:  # here
+            connection.begin()
+            connection.cursor().execute(f"INSERT INTO {TABLE} (text) VALUES ('left')")
+
+    with opened(url, 1) as made:
+        made.db.query("BEGIN")
+        assert made.log.having("A transaction on the database was left open, and is undone") == made.log.texts[-1:]
+        leaves(made)
+        assert made.log.having(f"(connection taken in {line_of(leaves, '# here')})")
+        assert texts(made.db) == ["one", "two"]
+        made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('kept')")
+        with made.outside() as outside:
+            assert outside.rows(f"SELECT COUNT(*) FROM {TABLE}") == [(3,)]
+        assert made.count("opened") == 1
+
+
+@patched
+def test_a_transaction_that_a_procedure_has_begun_takes_nobody_elses_rows_with_it(url: str) -> None:
+    with opened(url, 1) as made:
+        made.db.query("CALL gbot_begins()")
+        made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('a')")
+        with pytest.raises(DatabaseMistake):
+            made.db.query("CALL gbot_fails()")
+        made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('b')")
+        with made.db.connection() as connection, pytest.raises(pymysql.MySQLError):
+            connection.cursor().execute("CALL gbot_fails()")
+        made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('c')")
+        with made.db.connection() as connection:
+            connection.cursor().execute("CALL gbot_begins()")  # and reads nothing of it
+        made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('d')")
+        with made.outside() as outside:
+            assert outside.rows(f"SELECT text FROM {TABLE} WHERE id > 2") == [("a",), ("b",), ("c",), ("d",)]
+
+
+def half_read(connection: Any) -> object:
+    cursor = connection.cursor(SSCursor)
+    cursor.execute("SELECT a.TABLE_NAME, b.TABLE_NAME FROM information_schema.TABLES a, information_schema.TABLES b")
+    cursor.fetchone()
+    return cursor
+
+
+def half_read_in_a_transaction(connection: Any) -> object:
+    connection.begin()
+    return half_read(connection)
+
+
+def commits_later(connection: Any) -> None:
+    connection.autocommit(False)
+
+
+def commits_later_and_has_begun(connection: Any) -> None:
+    connection.autocommit(False)
+    connection.cursor().execute(f"INSERT INTO {TABLE} (text) VALUES ('later')")
+
+
+def closes_it(connection: Any) -> None:
+    connection.close()
+
+
+def breaks_it(connection: Any) -> None:
+    with pytest.raises(pymysql.MySQLError):
+        connection.cursor().execute("KILL CONNECTION_ID()")
+
+
+@patched
+def test_a_connection_that_the_next_one_could_not_use_is_replaced(url: str) -> None:
+    with opened(url, 1) as made:
+        for number, leave in enumerate(
+            (half_read, half_read_in_a_transaction, commits_later, commits_later_and_has_begun, closes_it, breaks_it)
+        ):
+            with made.db.connection() as connection:
+                kept = leave(connection)
+            assert texts(made.db) == ["one", "two"], leave
+            assert made.count("opened") == 2 + number, (leave, kept)
+        with made.db.connection() as connection:
+            connection.cursor().execute("SELECT 1")
+            connection.commit()
+        made.db.query("SELECT 1")
+        assert made.count("opened") == 2 + number
+
+
+@patched
+def test_a_connection_that_was_forgotten_comes_back(url: str) -> None:
+    def forgets(made: Opened) -> None:
+        lease = made.db.connection()
+        lease.__enter__()  # here
+        ring: list[object] = [lease]
+        ring.append(ring)
+
+    def reads(made: Opened) -> Iterator[list[Any]]:
+        with made.db.transaction() as tx:
+            tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('dropped')")
+            yield tx.query("SELECT 1")
+
+    with opened(url, 1) as made:
+        dropped = reads(made)
+        assert next(dropped) == [(1,)]
+        del dropped  # a generator that nobody reads to its end
+        assert texts(made.db) == ["one", "two"]
+        forgets(made)
+        assert made.count("in_use") == 1
+        gc.collect()
+        assert made.db.query("SELECT 1") == [(1,)]
+        assert made.log.having(f"was forgotten by who took it in {line_of(forgets, '# here')}")
+
+
+# Stopped.
+
+
+def outlasting(seconds: float, work: Callable[[], object], how: str) -> None:
+    """Do this for at most so long, in one of the ways in which a handler is stopped."""
+    if how == "timeout":
+        with pytest.raises(gevent.Timeout), gevent.Timeout(seconds):
+            work()
+        return
+    if how == "silent timeout":
+        with gevent.Timeout(seconds, False):
+            work()
+        return
+    handler = gevent.spawn(work)
+    gevent.sleep(seconds)
+    assert not handler.ready()
+    handler.kill(KeyboardInterruption if how == "another" else gevent.GreenletExit)
+
+
+class KeyboardInterruption(BaseException):
+    """Something that is thrown into a handler, and no gbot.errors."""
+
+
+WAYS = ("timeout", "silent timeout", "kill")
+
+
+@patched
+def test_a_handler_stopped_inside_a_transaction_leaves_nothing(url: str) -> None:
+    with opened(url, 1) as made:
+
+        def work() -> None:
+            with made.db.transaction() as tx:
+                tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('half')")
+                gevent.sleep(30)
+
+        for way in WAYS:
+            outlasting(0.05, work, way)
+            assert texts(made.db) == ["one", "two"]
+            made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('half')")  # nothing is locked
+            made.db.execute(f"DELETE FROM {TABLE} WHERE text = 'half'")
+
+
+@patched
+def test_a_statement_whose_handler_is_stopped_is_ended_in_the_server_too(url: str) -> None:
+    with opened(url, 3, wait_s=10) as made:
+
+        def alone() -> None:
+            made.db.query("SELECT SLEEP(30), 'alone'")
+
+        def inside() -> None:
+            with made.db.transaction() as tx:
+                tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('half')")
+                tx.query("SELECT SLEEP(30), 'inside'")
+
+        def leased() -> None:
+            with made.db.connection() as connection:
+                connection.cursor().execute("SELECT SLEEP(30), 'leased'")
+
+        for way in WAYS:
+            stopping = [gevent.spawn(outlasting, 0.2, work, way) for work in (alone, inside, leased)]
+            gevent.joinall(stopping, raise_error=True)
+            after = [gevent.spawn(made.db.query, "SELECT SLEEP(0.01)") for _ in range(30)]
+            gevent.joinall(after, raise_error=True)
+            assert in_database(made, "SELECT SLEEP(30)") == 0
+            assert texts(made.db) == ["one", "two"]
+        found = made.pool.statistics()
+        assert (found.left, found.open) == (9, 3)
+
+
+@patched
+def test_a_statement_that_an_author_gives_up_himself_is_ended_too(url: str) -> None:
+    with opened(url, 1) as made:
+
+        def in_transaction() -> None:
+            with made.db.transaction() as tx:
+                with gevent.Timeout(0.1, False):
+                    tx.query("SELECT SLEEP(30)")
+                with pytest.raises(DatabaseDown):  # and not on another connection, outside the transaction
+                    tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('alone')")
+
+        def leased() -> None:
+            with made.db.connection() as connection, gevent.Timeout(0.1, False):
+                connection.cursor().execute("SELECT SLEEP(30)")
+
+        assert isinstance(outcome(in_transaction), DatabaseDown)
+        assert outcome(leased) is None
+        assert texts(made.db) == ["one", "two"]
+        assert in_database(made, "SELECT SLEEP(30)") == 0
+        assert made.count("left") == 2
+
+
+@patched
+def test_the_server_never_works_for_more_than_the_pool_is_large(url: str) -> None:
+    """Handlers that are stopped again and again while their statements go on."""
+    with opened(url, 4, wait_s=30) as made, made.outside() as outside:
+
+        def handler() -> None:
+            with gevent.Timeout(0.02, False):
+                made.db.query("SELECT SLEEP(2), 'slow'")
+
+        handlers = [gevent.spawn(handler) for _ in range(150)]
+        most = 0
+        while not all(greenlet.ready() for greenlet in handlers):
+            [(found,)] = outside.rows(
+                "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE %s", ["SELECT SLEEP(2)%"]
+            )
+            most = max(most, found)
+            gevent.sleep(0.002)
+        assert 0 < most <= 4
+        eventually(lambda: in_database(made, "SELECT SLEEP(2)") == 0)
+        assert made.db.query("SELECT 1") == [(1,)]
+
+
+# Exhausted.
+
+
+@patched
+def test_slow_statements_that_use_up_the_pool_are_named_and_then_it_recovers(url: str) -> None:
+    def slow(made: Opened) -> None:
+        made.db.query("SELECT SLEEP(1.5)")  # here
+
+    with opened(url, 3, wait_s=0.3) as made:
+        began = time.monotonic()
+        slow_ones = [gevent.spawn(slow, made) for _ in range(3)]
+        eventually(lambda: made.count("open") == 3)
+        refused = [gevent.spawn(outcome, made.db.query, "SELECT 1") for _ in range(10)]
+        for number, greenlet in enumerate(refused):
+            error = greenlet.get()
+            assert isinstance(error, DatabaseBusy)
+            assert f"within 0.3 s: 3 of 3 are in use, {9 - number} others wait; the longest is held" in str(error)
+            assert str(error).endswith(f"for a statement in {line_of(slow, '# here')}")
+        assert len(made.log.having("became free")) == 1
+        gevent.joinall(slow_ones, raise_error=True)
+        assert time.monotonic() - began >= 1.5
+        assert made.db.query("SELECT 1") == [(1,)]
+        assert (made.count("timeouts"), made.count("opened")) == (10, 3)
+
+
+@patched
+def test_who_holds_a_connection_for_long_is_named_by_file_and_line(url: str) -> None:
+    def holds(made: Opened) -> None:
+        with made.db.transaction() as tx:  # here
+            tx.query("SELECT SLEEP(1.3)")
+
+    def asks(made: Opened) -> None:
+        made.db.query("SELECT SLEEP(1.3)")  # there
+
+    with opened(url, 3, hold_warning_s=0.05) as made:
+        gevent.joinall([gevent.spawn(work, made) for work in (holds, asks)], raise_error=True)
+        [first, second] = made.log.having("A connection to the database is held for")
+        assert f"taken in {line_of(holds, '# here')}" in first + second
+        assert f"for a statement in {line_of(asks, '# there')}" in first + second

@@ -1,0 +1,440 @@
+"""gbot.database.connection on a real server: statements, and what becomes of errors."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import gevent
+import pytest
+
+from gbot.database.address import parse
+from gbot.database.connection import Connection, Connector
+from gbot.database.pool import TRUST_S
+from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused, Deadlock, DuplicateKey
+from tests.database_rig import opened, patched
+from tests.journeys.mariadb import MariaDb
+from tests.journeys.processes import eventually, free_port
+
+SECRET: Final = "sEcReT"
+
+
+@pytest.fixture
+def connector(mysql_url: str) -> Connector:
+    return Connector(parse(mysql_url), ["SET SESSION innodb_lock_wait_timeout = 1"])
+
+
+@pytest.fixture
+def connection(connector: Connector) -> Iterator[Connection]:
+    made = connector.connect()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other(connector: Connector) -> Iterator[Connection]:
+    made = connector.connect()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def table(connection: Connection) -> Iterator[str]:
+    name = "gbot_test_database"
+    connection.execute(
+        f"CREATE OR REPLACE TABLE {name} (id INT PRIMARY KEY, text VARCHAR(50) NOT NULL) CHARACTER SET utf8mb4"
+    )
+    connection.execute(f"INSERT INTO {name} VALUES (1, 'one'), (2, 'two')")
+    yield name
+    connection.execute(f"DROP TABLE {name}")
+
+
+# Connections.
+
+
+def test_rows_and_changes(connection: Connection, table: str) -> None:
+    assert connection.rows(f"SELECT id, text FROM {table} WHERE id IN %s ORDER BY id", ([1, 2],)) == [
+        (1, "one"),
+        (2, "two"),
+    ]
+    assert connection.execute(f"UPDATE {table} SET text = %s WHERE id = %s", ("100 % 'ü' \\ 😀", 1)).rows == 1
+    assert connection.rows(f"SELECT text FROM {table} WHERE id = 1") == [("100 % 'ü' \\ 😀",)]
+
+
+def test_bytes_are_binary_and_text_is_not(connection: Connection) -> None:
+    assert connection.rows("SELECT %s = 'A', %s = 'A', %s, '%%'", (b"a", "a", b"\xff\0'")) == [(0, 1, b"\xff\0'", "%")]
+
+
+def test_rows_that_match_count_though_they_do_not_change(connection: Connection, table: str) -> None:
+    assert connection.execute(f"UPDATE {table} SET text = 'one' WHERE id = 1").rows == 1
+    assert connection.execute(f"UPDATE {table} SET text = 'one' WHERE id = 9").rows == 0
+
+
+def test_a_statement_can_tell_a_number(connection: Connection, table: str) -> None:
+    assert connection.execute(f"UPDATE {table} SET text = LAST_INSERT_ID(41 + 1) WHERE id = 1").last_id == 42
+
+
+def test_a_unix_socket_is_used(server: MariaDb) -> None:
+    made = Connector(parse(f"mysql://root@localhost/mysql?unix_socket={server.socket}")).connect()
+    assert made.rows("SELECT 1") == [(1,)]
+    made.close()
+
+
+@patched
+def test_waiting_for_an_answer_lets_other_greenlets_run(mysql_url: str) -> None:
+    made = [Connector(parse(mysql_url)).connect() for _ in range(2)]
+    said: list[str] = []
+    slow = gevent.spawn(lambda: (made[0].rows("SELECT SLEEP(0.5)"), said.append("slow")))
+    fast = gevent.spawn(lambda: (made[1].rows("SELECT 1"), said.append("fast")))
+    gevent.joinall([slow, fast], raise_error=True)
+    assert said == ["fast", "slow"]
+    for connection in made:
+        connection.close()
+
+
+@patched
+def test_a_connection_whose_greenlet_was_killed_is_closed(mysql_url: str) -> None:
+    made, other = (Connector(parse(mysql_url)).connect() for _ in range(2))
+    waiting = gevent.spawn(made.rows, "SELECT SLEEP(3)")
+    eventually(lambda: other.rows("SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO = 'SELECT SLEEP(3)'"))
+    waiting.kill()
+    assert not made.is_open
+    made.close()
+    other.close()
+
+
+@patched
+def test_what_was_sent_in_part_is_never_completed(mysql_url: str) -> None:
+    """The rest of a statement that a killed greenlet was sending is not what is said at the end of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        made = Connector(parse(mysql_url)).connect()
+        ours, theirs = socket.create_connection(listener.getsockname()), listener.accept()[0]
+        made.raw._sock.close()  # type: ignore[attr-defined]
+        made.raw._sock = ours  # type: ignore[attr-defined]  # a server that stops reading
+        sending = gevent.spawn(made.execute, f"SELECT '{'x' * 15_000_000}'")
+        theirs.recv(1, socket.MSG_PEEK)
+        assert not sending.ready()
+        sending.kill()
+        assert not made.is_open
+        got = b""
+        while part := theirs.recv(1_000_000):
+            got += part
+        theirs.close()
+    assert 0 < len(got) < 15_000_000
+    assert got.endswith(b"x")
+
+
+# Errors.
+
+
+def test_wrong_sql_is_a_mistake_that_repeats_no_values(connection: Connection) -> None:
+    with pytest.raises(DatabaseMistake) as caught:
+        connection.rows("SELECT * FROM gbot_no_such WHERE text = %s", (SECRET,))
+    assert caught.value.code == 1146
+    assert "NO_SUCH_TABLE" in str(caught.value)
+    assert connection.rows("SELECT 1") == [(1,)]
+
+
+def test_a_value_the_server_quotes_is_not_repeated(connection: Connection, table: str) -> None:
+    connection.execute(f"CREATE OR REPLACE TABLE {table} (text VARCHAR(50) PRIMARY KEY)")
+    connection.execute(f"INSERT INTO {table} VALUES (%s)", (SECRET,))
+    with pytest.raises(DatabaseMistake) as caught:
+        connection.execute(f"INSERT INTO {table} VALUES (%s)", (SECRET,))
+    assert isinstance(caught.value, DuplicateKey)
+    assert caught.value.code == 1062
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_deadlock_is_told_apart(connection: Connection, other: Connection, table: str) -> None:
+    connection.execute("START TRANSACTION")
+    other.execute("START TRANSACTION")
+    connection.execute(f"UPDATE {table} SET text = 'a' WHERE id = 1")
+    other.execute(f"UPDATE {table} SET text = 'b' WHERE id = 2")
+    caught: list[Exception] = []
+
+    def cross() -> None:
+        try:
+            other.execute(f"UPDATE {table} SET text = 'b' WHERE id = 1")
+        except Deadlock as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=cross)
+    thread.start()
+    try:
+        connection.execute(f"UPDATE {table} SET text = 'a' WHERE id = 2")
+    except Deadlock as error:
+        caught.append(error)
+    connection.execute("ROLLBACK")
+    thread.join(10)
+    other.execute("ROLLBACK")
+    assert len(caught) == 1
+
+
+def test_waiting_too_long_for_a_lock_is_a_deadlock_too(connection: Connection, other: Connection, table: str) -> None:
+    connection.execute("START TRANSACTION")
+    connection.execute(f"UPDATE {table} SET text = 'a' WHERE id = 1")
+    with pytest.raises(Deadlock):
+        other.execute(f"UPDATE {table} SET text = 'b' WHERE id = 1")
+    connection.execute("ROLLBACK")
+    assert other.is_open
+
+
+def test_a_killed_connection_is_down_and_closed(connection: Connection, other: Connection) -> None:
+    number = connection.rows("SELECT CONNECTION_ID()")[0][0]
+    other.execute("KILL %s", (number,))
+    with pytest.raises(DatabaseDown):
+        connection.rows("SELECT 1")
+    assert not connection.is_open
+    with pytest.raises(DatabaseDown):
+        connection.rows("SELECT 1")
+    connection.close()
+
+
+def test_an_answer_that_does_not_come_in_time_is_down(connector: Connector) -> None:
+    slow = connector.connect(read_timeout_s=0.2)
+    with pytest.raises(DatabaseDown):
+        slow.rows("SELECT SLEEP(2)")
+    assert not slow.is_open
+
+
+def test_a_killed_statement_is_down(connection: Connection, other: Connection) -> None:
+    number = connection.rows("SELECT CONNECTION_ID()")[0][0]
+    caught: list[Exception] = []
+
+    def sleep() -> None:
+        try:
+            connection.rows("SELECT a.table_name, SLEEP(5) FROM information_schema.tables a")
+        except DatabaseDown as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    eventually(
+        lambda: other.rows(
+            "SELECT 1 FROM information_schema.processlist WHERE info LIKE '%%SLEEP(5)%%' AND id = %s", (number,)
+        )
+    )
+    other.execute("KILL QUERY %s", (number,))
+    thread.join(10)
+    assert [type(error) for error in caught] == [DatabaseDown]
+
+
+def test_a_read_only_server_is_down(other: Connection, table: str) -> None:
+    other.execute("SET SESSION TRANSACTION READ ONLY")
+    with pytest.raises(DatabaseDown):
+        other.execute(f"DELETE FROM {table}")
+
+
+def test_nobody_there_is_down_and_says_where() -> None:
+    port = free_port()
+    with pytest.raises(DatabaseDown, match=r"127\.0\.0\.1.*refused") as caught:
+        Connector(parse(f"mysql://bot:{SECRET}@127.0.0.1:{port}/chat")).connect()
+    assert SECRET not in str(caught.value)
+
+
+def test_one_that_accepts_and_says_nothing_is_down() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = parse(f"mysql://bot@127.0.0.1:{listener.getsockname()[1]}/chat")
+        with pytest.raises(DatabaseDown):
+            Connector(address).connect(read_timeout_s=0.2)
+
+
+def test_a_wrong_password_or_database_is_down_without_the_password(mysql_url: str) -> None:
+    server = urlsplit(mysql_url)
+    for url in (
+        f"mysql://nobody:{SECRET}@{server.hostname}:{server.port}/mysql",
+        f"{server._replace(path='/no_such_database').geturl()}",
+    ):
+        with pytest.raises(DatabaseRefused) as caught:
+            Connector(parse(url)).connect()
+        assert SECRET not in str(caught.value)
+
+
+def test_a_setup_that_fails_leaves_no_connection(connector: Connector, mysql_url: str, other: Connection) -> None:
+    def count() -> int:
+        return len(other.rows("SELECT id FROM information_schema.processlist"))
+
+    before = count()
+    with pytest.raises(DatabaseMistake):
+        Connector(parse(mysql_url), ["SET SESSION gbot_no_such = 1"]).connect()
+    eventually(lambda: count() <= before)
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x05\0\0\0\x0a5.5\0", b"\x00\0\0\0", b"\x04\0\0\0\x0ax.y", b""],
+)
+def test_one_that_speaks_something_else_is_down(greeting: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.sendall(greeting)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(DatabaseDown):
+            Connector(parse(f"mysql://bot@127.0.0.1:{listener.getsockname()[1]}/chat")).connect(5)
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("sql", "args"),
+    [
+        ("SELECT %s, %s", [SECRET]),
+        ("SELECT %s", [SECRET, 2]),
+        ("SELECT 1", [SECRET]),
+        ("SELECT %(a)s", {"b": SECRET}),
+        ("SELECT %s", SECRET),
+        ("SELECT %s", [{SECRET: 1}]),
+        ("SELECT '%' , %s", [SECRET]),
+        ("SELECT %s, %s", [SECRET, float("nan")]),
+        ("SELECT %s", [f"{SECRET}\ud83d"]),
+        ("SELECT '\ud83d'", None),
+    ],
+)
+def test_values_that_cannot_be_sent_are_a_mistake_that_repeats_none(
+    connection: Connection, sql: str, args: list[object] | None
+) -> None:
+    with pytest.raises(DatabaseMistake) as caught:
+        connection.rows(sql, args)
+    assert SECRET not in str(caught.value)
+    assert caught.value.code == 0
+    assert caught.value.__suppress_context__
+    str(caught.value).encode()
+    assert connection.rows("SELECT 1") == [(1,)]
+    assert connection.is_clean()
+
+
+# Its state.
+
+
+@pytest.fixture
+def procedures(connection: Connection, table: str) -> Iterator[str]:
+    begin = f"START TRANSACTION; INSERT INTO {table} VALUES (3, 'three');"
+    connection.execute(f"CREATE OR REPLACE PROCEDURE gbot_begins() BEGIN {begin} SELECT 1; SELECT 2; END")
+    connection.execute(f"CREATE OR REPLACE PROCEDURE gbot_fails() BEGIN {begin} SIGNAL SQLSTATE '45000'; END")
+    yield table
+    connection.execute("ROLLBACK")
+    connection.execute("DROP PROCEDURE gbot_begins")
+    connection.execute("DROP PROCEDURE gbot_fails")
+
+
+def test_the_last_of_several_results_tells_its_state(connection: Connection, procedures: str) -> None:
+    assert connection.rows("CALL gbot_begins()") == [(1,)]
+    assert connection.in_transaction
+    assert not connection.is_settled
+    connection.rollback()
+    assert connection.is_settled
+    assert connection.is_clean()
+
+
+def test_after_an_error_its_state_is_not_known(connection: Connection, procedures: str) -> None:
+    assert connection.is_clean()
+    with pytest.raises(DatabaseMistake):
+        connection.execute("CALL gbot_fails()")
+    assert not connection.is_clean()  # it is in a transaction, and has not been told
+    connection.rollback()
+    assert connection.is_clean()
+
+
+def test_a_session_is_ended_unless_its_server_was_started_since(connection: Connection, other: Connection) -> None:
+    earlier, later = connection, other
+    later.end_session(earlier.number, age_s=10_000_000)  # the one that had this number has gone with its server
+    earlier.end_session(later.number, age_s=0)  # a server gives out growing numbers: this one is another's
+    assert earlier.rows("SELECT 1") == later.rows("SELECT 1") == [(1,)]
+    later.end_session(earlier.number, age_s=0)
+    eventually(earlier.has_ended)
+    later.end_session(earlier.number, age_s=0)  # it is not there any more
+    assert later.rows("SELECT 1") == [(1,)]
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that nobody knows; its key lies beside it."""
+    directory = tmp_path_factory.mktemp("certificate")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-keyout", directory / "key.pem", "-out", directory / "certificate.pem", "-days", "2"),
+            *("-subj", "/CN=gbot", "-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return directory / "certificate.pem"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[MariaDb]:
+    """A server that offers TLS."""
+    key = certificate.with_name("key.pem")
+    made = MariaDb(tmp_path_factory.mktemp("tls"), f"--ssl-key={key}", f"--ssl-cert={certificate}")
+    yield made
+    made.stop()
+
+
+def cipher(connection: Connection) -> str:
+    found: str = connection.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1]
+    connection.close()
+    return found
+
+
+def test_tls_on_encrypts_and_off_does_not(server: MariaDb) -> None:
+    connector = Connector(parse(f"{server.url}?tls=on"))
+    assert cipher(connector.connect())
+    assert cipher(connector.connect())  # with the same context
+    assert not cipher(Connector(parse(f"{server.url}?tls=off")).connect())
+    assert not cipher(Connector(parse(server.url)).connect())
+
+
+def test_tls_verify_refuses_an_unknown_certificate(server: MariaDb) -> None:
+    with pytest.raises(DatabaseDown, match=r"(?i)certificate"):
+        Connector(parse(f"{server.url}?tls=verify")).connect()
+
+
+def test_tls_verify_takes_the_certificate_that_is_known_and_meant_for_that_host(
+    server: MariaDb, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert cipher(Connector(parse(f"{server.url}?tls=verify")).connect())
+    with pytest.raises(DatabaseDown, match=r"(?i)certificate"):
+        Connector(parse(f"{server.url.replace('127.0.0.1', 'localhost')}?tls=verify")).connect()
+
+
+@pytest.fixture
+def tls_url(server: MariaDb) -> str:
+    return f"{server.url}?tls=on"
+
+
+@patched
+def test_a_pool_over_tls_keeps_its_connections_and_sees_which_have_ended(tls_url: str) -> None:
+    with opened(tls_url, 8) as made, made.outside() as outside:
+        for ended in (0, 8):
+            numbers = made.fill(8)
+            for number in numbers[:ended]:
+                outside.execute(f"KILL {number}")
+            since = time.monotonic()
+            eventually(lambda since=since: time.monotonic() - since > TRUST_S)
+            asking = [gevent.spawn(made.db.query, "SHOW SESSION STATUS LIKE 'Ssl_cipher'") for _ in range(8)]
+            gevent.joinall(asking, raise_error=True)
+            assert all(greenlet.value[0][1] for greenlet in asking)
+            assert (made.count("broken"), made.count("opened")) == (ended, 8 + ended)
+
+
+def test_tls_that_the_server_does_not_offer_is_refused_with_advice(mysql_url: str, connection: Connection) -> None:
+    if connection.rows("SHOW VARIABLES LIKE 'have_ssl'") != [("have_ssl", "DISABLED")]:
+        pytest.skip("the server that GBOT_TEST_MYSQL_URL names offers TLS")
+    with pytest.raises(DatabaseDown, match="tls=off"):
+        Connector(parse(f"{mysql_url}?tls=on")).connect()

@@ -1,0 +1,618 @@
+"""gbot.database.pool over connections in memory: order, bounds, opening, and what is left behind."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from gbot.database.pool import HOLDERS_NAMED, OPENINGS_MAX, PAUSE_MIN_S, Place, Pool
+from gbot.errors import DatabaseAway, DatabaseBusy, DatabaseDown, NotNow
+from tests.database_rig import FakeConnection, FakeServer, Kept, kept_log
+from tests.rig import wait_until
+
+FakePool = Pool[FakeConnection]
+MakePool = Callable[..., FakePool]
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def log() -> Iterator[Kept]:
+    with kept_log() as kept:
+        yield kept
+
+
+@pytest.fixture
+def make(server: FakeServer) -> Iterator[MakePool]:
+    """Makes pools that are begun; at the end everything has to have come back."""
+    made: list[FakePool] = []
+
+    def make(size: int, **options: Any) -> FakePool:
+        made.append(Pool(server.connect, "fake", size, **options))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    server.welcome.set()
+    server.answering.set()
+    for pool in made:
+        wait_until(lambda pool=pool: not pool.statistics().in_use)
+        pool.stop()
+        assert pool.statistics().waiting == 0
+    wait_until(lambda: not server.connecting)
+    assert all(connection.closed for connection in server.made)
+
+
+def taken(pool: FakePool, number: int) -> list[Place[FakeConnection]]:
+    return [pool.take() for _ in range(number)]
+
+
+def queue(pool: FakePool, *names: str) -> tuple[list[gevent.Greenlet[..., Any]], list[str]]:
+    """Greenlets that wait for a connection in this order; who got one, in the order of getting."""
+    served: list[str] = []
+
+    def want(name: str) -> None:
+        place = pool.take()
+        served.append(name)
+        try:
+            gevent.sleep(0)
+        finally:
+            pool.give(place)
+
+    waiting = []
+    for name in names:
+        waiting.append(gevent.spawn(want, name))
+        wait_until(lambda: pool.statistics().waiting == len(waiting))
+    return waiting, served
+
+
+# Taking and giving.
+
+
+def test_a_connection_is_opened_when_it_is_needed_and_the_one_used_last_is_used_next(
+    make: MakePool, server: FakeServer
+) -> None:
+    pool = make(5)
+    gevent.sleep(0)
+    assert server.attempts == 0
+    first, second = taken(pool, 2)
+    pool.give(first)
+    pool.give(second)
+    assert pool.take() is second
+    assert pool.take() is first
+    assert len(server.made) == pool.statistics().opened == 2
+    pool.give(first)
+    pool.give(second)
+
+
+def test_who_waits_longest_is_served_first(make: MakePool) -> None:
+    pool = make(1)
+    place = pool.take()
+    waiting, served = queue(pool, "a", "b", "c")
+    pool.give(place)
+    gevent.joinall(waiting, raise_error=True)
+    assert served == ["a", "b", "c"]
+
+
+def test_who_comes_later_does_not_overtake_who_was_handed_one(make: MakePool) -> None:
+    pool = make(1)
+    place = pool.take()
+    waiting, served = queue(pool, "early")
+    pool.give(place)  # handed over, but its turn to run has not come
+    late = pool.take()
+    assert served == ["early"]
+    pool.give(late)
+    gevent.joinall(waiting, raise_error=True)
+
+
+def test_a_thousand_share_five_in_the_order_of_their_arrival(make: MakePool, server: FakeServer) -> None:
+    pool = make(5, wait_s=30)
+    arrived: list[int] = []
+    served: list[int] = []
+
+    def use(number: int) -> None:
+        for _ in range(2):
+            arrived.append(number)
+            place = pool.take()
+            served.append(number)
+            place.connection.use()
+            assert pool.statistics().open <= 5
+            gevent.sleep(0.0001)
+            pool.give(place)
+
+    gevent.joinall([gevent.spawn(use, number) for number in range(1000)], raise_error=True)
+    assert served == arrived
+    assert len(server.made) == 5
+    found = pool.statistics()
+    assert (found.uses, found.timeouts, found.in_use, found.waiting) == (2000, 0, 0, 0)
+
+
+def test_what_is_held_and_waited_is_counted(make: MakePool) -> None:
+    pool = make(1)
+    place = pool.take()
+    waiting, _ = queue(pool, "a")
+    began = time.monotonic()
+    gevent.sleep(0.05)
+    held = time.monotonic() - began
+    pool.give(place)
+    gevent.joinall(waiting, raise_error=True)
+    found = pool.statistics()
+    assert held <= found.held_s < 5
+    assert held <= found.waited_s < 5
+    assert (found.waits, found.uses) == (2, 2)  # the first one waited for its opening
+
+
+# Waiting.
+
+
+def test_who_waits_in_vain_is_told_who_holds_them(make: MakePool, log: Kept) -> None:
+    pool = make(2, wait_s=0.05)
+    places = taken(pool, 2)
+    places[0].taken_in = "bot.py:12"
+    others, _ = queue(pool, "other")
+    with pytest.raises(DatabaseBusy) as caught:
+        pool.take()
+    said = str(caught.value)
+    assert "no connection to fake became free within 0.05 s: 2 of 2 are in use" in said
+    assert "others wait; the longest is held for 0." in said
+    assert said.endswith("taken in bot.py:12")
+    assert isinstance(caught.value, NotNow)
+    assert caught.value.after_s > 0
+    gevent.joinall(others)
+    assert pool.statistics().timeouts == 2
+    assert len(log.having("became free")) == 1
+    for place in places:
+        pool.give(place)
+    pool.give(pool.take())
+
+
+def test_the_holder_of_a_statement_is_found_by_its_frame(make: MakePool) -> None:
+    pool = make(1, wait_s=0.02)
+    ready, done = Event(), Event()
+
+    def hold() -> None:
+        place = pool.take()
+        ready.set()
+        done.wait()
+        pool.give(place)
+
+    holder = gevent.spawn(hold)
+    ready.wait()
+    with pytest.raises(DatabaseBusy, match=r"the longest is held for .* s, for a statement"):
+        pool.take()
+    done.set()
+    holder.join()
+
+
+@pytest.mark.parametrize("when", ["before", "in the moment", "after"])
+def test_who_is_killed_while_waiting_leaves_the_queue_and_loses_nothing(make: MakePool, when: str) -> None:
+    pool = make(1)
+    place = pool.take()
+    (first, second), served = queue(pool, "first", "second")
+    if when == "before":
+        first.kill()
+        assert pool.statistics().waiting == 1
+    elif when == "in the moment":
+        first.kill(block=False)  # thrown into it when it has been handed one already
+    pool.give(place)
+    if when == "after":
+        first.kill(block=False)
+    gevent.joinall([first, second])
+    assert served == (["first", "second"] if when == "after" else ["second"])
+    assert (pool.statistics().in_use, pool.statistics().open) == (0, 1)
+
+
+def test_a_timeout_in_the_moment_of_being_served_loses_nothing(make: MakePool) -> None:
+    pool = make(1)
+    place = pool.take()
+    ended: list[str] = []
+
+    def want() -> None:
+        with gevent.Timeout(0.01, False):
+            got = pool.take()
+            ended.append("served")
+            pool.give(got)
+            return
+        ended.append("too late")
+
+    for _ in range(20):
+        waiting = gevent.spawn(want)
+        gevent.sleep(0.005)
+        end = time.monotonic() + 0.005
+        while time.monotonic() < end:
+            pass  # the time is over, and the loop does not know yet
+        pool.give(place)
+        waiting.join()
+        assert (pool.statistics().in_use, pool.statistics().waiting, pool.statistics().open) == (0, 0, 1)
+        place = pool.take()
+    assert len(ended) == 20
+    pool.give(place)
+
+
+# Opening.
+
+
+def test_warm_ones_are_opened_at_the_start_and_refilled(make: MakePool, server: FakeServer, log: Kept) -> None:
+    pool = make(10, warm=4)
+    wait_until(lambda: pool.statistics().open == 4)
+    assert log.having("4 connections to fake are open, after")
+    pool.drop(pool.take())
+    wait_until(lambda: pool.statistics().open == 4)
+    assert (len(server.made), pool.statistics().broken) == (5, 1)
+
+
+def test_so_many_are_opened_at_once_and_no_more(make: MakePool, server: FakeServer) -> None:
+    server.welcome.clear()
+    pool = make(100, warm=90)
+    waiting = [gevent.spawn(lambda: pool.give(pool.take())) for _ in range(50)]
+    wait_until(lambda: server.connecting == OPENINGS_MAX)
+    server.welcome.set()
+    gevent.joinall(waiting, raise_error=True)
+    wait_until(lambda: pool.statistics().open == 90)
+    assert server.most_connecting == OPENINGS_MAX
+
+
+def test_progress_is_logged_while_it_takes_long(make: MakePool, server: FakeServer, log: Kept) -> None:
+    server.welcome.clear()
+    make(10, warm=4)
+    wait_until(lambda: log.having("Opened 0 of 4 connections to fake"))
+
+
+def test_a_server_that_is_away_is_tried_after_growing_pauses(make: MakePool, server: FakeServer, log: Kept) -> None:
+    server.refusal = DatabaseDown("refused")
+    attempts: list[float] = []
+
+    def seen() -> bool:
+        if server.attempts > len(attempts):
+            attempts.append(time.monotonic())
+        return len(attempts) == 4
+
+    pool = make(10, warm=1)
+    wait_until(seen)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert all(gap > 0.8 * PAUSE_MIN_S * 2**number for number, gap in enumerate(gaps)), gaps
+    assert len(log.having("No connection to fake: refused; 0 of 10 are open")) == 1
+    server.refusal = None
+    wait_until(lambda: pool.statistics().open == 1)
+    assert len(log.having("can be made again")) == 1
+
+
+def test_all_who_wait_are_told_at_once_that_it_is_away(make: MakePool, server: FakeServer) -> None:
+    server.welcome.clear()
+    server.refusal = DatabaseDown("refused")
+    pool = make(3)
+    waiting = [gevent.spawn(pool.take) for _ in range(10)]
+    wait_until(lambda: server.connecting == 3)
+    server.welcome.set()
+    gevent.joinall(waiting)
+    for greenlet in waiting:
+        assert isinstance(greenlet.exception, DatabaseAway)
+        assert "no connection to fake: refused" in str(greenlet.exception)
+    attempts = server.attempts
+    with pytest.raises(DatabaseAway) as caught:  # and who comes now, without a new attempt
+        pool.take()
+    assert caught.value.after_s > 0
+    assert server.attempts == attempts
+    server.refusal = None
+    wait_until(lambda: succeeds(pool))
+
+
+def succeeds(pool: FakePool) -> bool:
+    try:
+        pool.give(pool.take())
+    except NotNow:
+        return False
+    return True
+
+
+def test_while_no_more_can_be_opened_the_others_are_used_and_the_log_says_it_once(
+    make: MakePool, server: FakeServer, log: Kept
+) -> None:
+    pool = make(5, warm=2, wait_s=0.1)
+    wait_until(lambda: pool.statistics().open == 2)
+    server.refusal = DatabaseDown("Too many connections")
+    places = taken(pool, 2)
+    with pytest.raises(DatabaseBusy, match=r"2 of 5 are in use, and no more can be opened \(Too many connections\)"):
+        pool.take()
+    waiting, served = queue(pool, "patient")
+    pool.give(places.pop())
+    gevent.joinall(waiting, raise_error=True)
+    assert served == ["patient"]
+    assert len(log.having("No connection to fake: Too many connections; 2 of 5 are open")) == 1
+    server.refusal = None
+    places.append(pool.take())
+    wait_until(lambda: succeeds(pool))
+    assert (pool.statistics().open, pool.statistics().in_use) == (3, 2)
+    assert len(log.having("can be made again")) == 1
+    for place in places:
+        pool.give(place)
+
+
+def test_an_outage_is_logged_though_the_pool_was_exhausted_just_before(
+    make: MakePool, server: FakeServer, log: Kept
+) -> None:
+    pool = make(1, wait_s=0.02)
+    place = pool.take()
+    with pytest.raises(DatabaseBusy):
+        pool.take()
+    server.refusal = DatabaseDown("refused")
+    server.restart()
+    pool.drop(place)
+    with pytest.raises(DatabaseAway):
+        pool.take()
+    assert len(log.having("became free")) == 1
+    assert len(log.having("No connection to fake: refused")) == 1
+
+
+def test_whoever_waits_when_an_opening_fails_gets_the_next_one(make: MakePool, server: FakeServer) -> None:
+    pool = make(6, wait_s=0.7)  # less than a round of upkeep, which would help him as well
+    places = [pool.take()]
+    for _ in range(5):
+        server.refusal = DatabaseDown("refused")
+        attempts = server.attempts
+        waiting = gevent.spawn(pool.take)
+        wait_until(lambda attempts=attempts: server.attempts > attempts)
+        gevent.sleep(0)
+        server.refusal = None
+        places.append(waiting.get())
+    assert len(places) == pool.statistics().open == 6
+    for place in places:
+        pool.give(place)
+
+
+def test_whoever_waits_when_one_breaks_gets_its_place(make: MakePool, server: FakeServer) -> None:
+    pool = make(1, wait_s=0.7)
+    place = pool.take()
+    for _ in range(5):
+        waiting = gevent.spawn(pool.take)
+        wait_until(lambda: pool.statistics().waiting == 1)
+        pool.drop(place)
+        place = waiting.get()
+    assert len(server.made) == 6
+    pool.give(place)
+
+
+def test_an_opening_that_fails_in_a_way_nobody_thought_of_takes_no_place(
+    make: MakePool, server: FakeServer, log: Kept
+) -> None:
+    server.refusal = ValueError("strange")
+    pool = make(1)
+    with pytest.raises(DatabaseAway, match="strange"):
+        pool.take()
+    assert log.having("No connection to fake: strange")
+    server.refusal = None
+    wait_until(lambda: succeeds(pool))
+
+
+def test_one_that_accepts_and_says_nothing_holds_up_only_those_who_need_it(make: MakePool, server: FakeServer) -> None:
+    pool = make(3, warm=1, wait_s=0.1)
+    wait_until(lambda: pool.statistics().open == 1)
+    server.welcome.clear()
+    place = pool.take()
+    with pytest.raises(DatabaseBusy, match="1 of 3 are in use"):
+        pool.take()
+    pool.give(place)
+    pool.give(pool.take())
+    pool.drop(pool.take())
+    with pytest.raises(DatabaseAway, match="it does not answer"):
+        pool.take()
+
+
+# Broken ones.
+
+
+def test_what_the_server_has_closed_is_replaced_and_nobody_notices(make: MakePool, server: FakeServer) -> None:
+    pool = make(5, warm=3)
+    wait_until(lambda: pool.statistics().open == 3)
+    broken = pool.take()
+    server.restart()
+    pool.drop(broken)  # its user has noticed: from now on nothing is taken on trust
+    for _ in range(5):
+        place = pool.take()
+        place.connection.use()
+        pool.give(place)
+    assert pool.statistics().broken == 3
+
+
+def test_signs_of_life_that_do_not_come_are_waited_for_no_longer_than_a_connection(
+    make: MakePool, server: FakeServer
+) -> None:
+    pool = make(6, warm=6, wait_s=0.2)
+    wait_until(lambda: pool.statistics().open == 6)
+    for connection in server.made:
+        connection.noisy = True  # so that it has to be asked
+    pool.drop(pool.take())
+    server.answering.clear()
+    server.welcome.clear()
+    began = time.monotonic()
+    with pytest.raises(DatabaseAway, match="it does not answer"):
+        pool.take()
+    assert time.monotonic() - began < 0.2 * 5  # not five times
+    server.answering.set()
+    server.welcome.set()
+    for connection in server.made:
+        connection.noisy = False
+    pool.give(pool.take())
+
+
+def test_who_is_killed_while_asking_for_a_sign_of_life_leaves_no_place_taken(
+    make: MakePool, server: FakeServer
+) -> None:
+    pool = make(2, warm=2)
+    wait_until(lambda: pool.statistics().open == 2)
+    for connection in server.made:
+        connection.noisy = True
+    pool.drop(pool.take())
+    wait_until(lambda: pool.statistics().open == 2)
+    server.answering.clear()
+    fresh = pool.take()
+    asking = gevent.spawn(pool.take)
+    wait_until(lambda: pool.statistics().in_use == 2)
+    asking.kill()
+    pool.give(fresh)
+    wait_until(lambda: (pool.statistics().in_use, pool.statistics().open) == (0, 2))
+
+
+# What is left in the server.
+
+
+def test_a_place_is_free_when_the_session_that_was_left_at_work_has_ended(make: MakePool, server: FakeServer) -> None:
+    pool = make(1)
+    place = pool.take()
+    place.connection.at_work = True
+    server.welcome.clear()
+    pool.drop(place, unfinished=True)
+    waiting, served = queue(pool, "next")
+    wait_until(lambda: server.connecting == 1)
+    assert not served
+    assert 1 in server.sessions
+    server.welcome.set()
+    gevent.joinall(waiting, raise_error=True)
+    assert server.sessions == {2}
+    assert pool.statistics().left == 1
+
+
+def test_what_was_left_at_work_is_ended_though_the_server_was_away_for_a_while(
+    make: MakePool, server: FakeServer
+) -> None:
+    pool = make(2, wait_s=0.3)
+    places = taken(pool, 2)
+    server.refusal = DatabaseDown("too busy for new ones")
+    for place in places:
+        place.connection.at_work = True
+        pool.drop(place, unfinished=True)
+    with pytest.raises(DatabaseAway):
+        pool.take()
+    assert server.sessions == {1, 2}  # still at work: no more than they may be
+    server.refusal = None
+    wait_until(lambda: succeeds(pool))
+    wait_until(lambda: pool.statistics().open == 2)
+    assert server.sessions == {3, 4}
+
+
+# Changing its size, and the end.
+
+
+def test_growing_serves_who_waits(make: MakePool) -> None:
+    pool = make(1)
+    place = pool.take()
+    waiting, served = queue(pool, "a", "b")
+    pool.resize(3)
+    gevent.joinall(waiting, raise_error=True)
+    assert sorted(served) == ["a", "b"]
+    assert pool.statistics().open == 3
+    pool.give(place)
+
+
+def test_shrinking_closes_idle_ones_now_and_others_when_they_come_back(make: MakePool) -> None:
+    pool = make(6, warm=6)
+    wait_until(lambda: pool.statistics().open == 6)
+    places = taken(pool, 4)
+    pool.resize(2)
+    assert pool.statistics().open == 4
+    waiting, served = queue(pool, "patient")
+    pool.give(places.pop())
+    pool.give(places.pop())
+    assert not served
+    assert pool.statistics().open == 2
+    pool.drop(places.pop())
+    gevent.joinall(waiting, raise_error=True)
+    assert served == ["patient"]
+    pool.give(places.pop())
+    assert pool.statistics().open == 2
+
+
+def test_stopping_turns_away_who_waits_and_closes_what_comes_back(make: MakePool, server: FakeServer) -> None:
+    pool = make(2, warm=2)
+    wait_until(lambda: pool.statistics().open == 2)
+    holding = taken(pool, 2)
+    waiting = gevent.spawn(pool.take)
+    wait_until(lambda: pool.statistics().waiting == 1)
+    pool.stop()
+    waiting.join()
+    assert isinstance(waiting.exception, DatabaseAway)
+    assert "the server stops" in str(waiting.exception)
+    with pytest.raises(DatabaseAway):
+        pool.take()
+    assert not any(connection.closed for connection in server.made)
+    pool.give(holding[0])
+    pool.drop(holding[1], unfinished=True)
+    assert all(connection.closed for connection in server.made)
+    pool.stop()
+
+
+def test_what_is_being_opened_at_the_end_is_closed(make: MakePool, server: FakeServer) -> None:
+    server.welcome.clear()
+    pool = make(3, warm=3)
+    wait_until(lambda: server.connecting == 3)
+    pool.stop()
+    server.welcome.set()
+    wait_until(lambda: len(server.made) == 3)
+    assert all(connection.closed for connection in server.made)
+    assert pool.statistics().open == 0
+
+
+# Upkeep.
+
+
+def test_unused_ones_are_closed_down_to_the_warm_ones(make: MakePool) -> None:
+    pool = make(10, warm=2, idle_max_s=0)
+    places = taken(pool, 8)
+    kept = places[0]
+    for place in places[1:]:
+        pool.give(place)
+    wait_until(lambda: pool.statistics().open == 2)
+    pool.give(kept)
+
+
+def test_who_holds_one_for_long_is_named_once(make: MakePool, log: Kept) -> None:
+    pool = make(10, hold_warning_s=0.01)
+    places = taken(pool, 2)
+    for number, place in enumerate(places):
+        place.taken_in = f"bot.py:{number}"
+    pool.give(pool.take())
+    wait_until(lambda: len(log.having("is held for")) == 2)
+    more = taken(pool, HOLDERS_NAMED + 2)
+    wait_until(lambda: log.having("2 more connections to fake are held for as long"))
+    assert len(log.having("taken in bot.py:0")) == len(log.having("taken in bot.py:1")) == 1
+    assert len(log.having("is held for")) == 2 + HOLDERS_NAMED
+    for place in places + more:
+        pool.give(place)
+
+
+def test_no_hold_is_too_long_where_none_is_asked_for(make: MakePool, log: Kept) -> None:
+    pool = make(2, warm=1, idle_max_s=0, hold_warning_s=0)
+    places = taken(pool, 2)
+    pool.give(places.pop())
+    wait_until(lambda: pool.statistics().open == 1)  # a round of upkeep is over
+    assert not log.having("is held for")
+    pool.give(places.pop())
+
+
+def test_one_that_nobody_will_give_back_comes_back(make: MakePool, log: Kept) -> None:
+    pool = make(1)
+    place = pool.take()
+    place.taken_in = "bot.py:7"
+    pool.forget(place)
+    pool.give(pool.take())  # waits for the round
+    assert log.having("forgotten by who took it in bot.py:7")
+
+
+def test_upkeep_outlives_a_connection_that_cannot_be_closed(make: MakePool, server: FakeServer, log: Kept) -> None:
+    pool = make(3, warm=1, idle_max_s=0)
+    wait_until(lambda: pool.statistics().open == 1)
+    places = taken(pool, 3)
+    server.made[0].closed = True  # closing it again fails here
+    for place in places:
+        pool.give(place)
+    wait_until(lambda: log.having("Looking after the connections to fake failed; it goes on"))
+    wait_until(lambda: pool.statistics().open == 1)

@@ -1,0 +1,203 @@
+"""How many connections a node takes: the arithmetic, and what a real server says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gbot.database.address import parse
+from gbot.database.connection import Connection, Connector
+from gbot.database.limits import read_limits
+from gbot.database.sizing import INBOX_CONNECTIONS, KEPT_FREE, ServerLimits, share_of, share_of_files
+from gbot.errors import DatabaseMistake
+from tests.journeys.mariadb import MariaDb
+from tests.journeys.processes import eventually
+
+CONNECTIONS_MAX = 40
+
+limits = st.builds(
+    ServerLimits,
+    connections_max=st.integers(1, 100_000),
+    user_max=st.integers(-1, 100_000),
+    used=st.integers(0, 100_000),
+    used_by_user=st.integers(0, 100_000),
+)
+nodes = st.integers(1, 10_000)
+
+
+def limits_of(connections_max: int, used: int = 0, own: int = 0, user_max: int = 0) -> ServerLimits:
+    return ServerLimits(connections_max, user_max, used, own)
+
+
+# ---- the arithmetic
+
+
+@given(limits, nodes, st.booleans())
+def test_all_nodes_together_never_take_more_than_the_server_has(
+    server: ServerLimits, nodes: int, with_inbox: bool
+) -> None:
+    share = share_of(server, nodes, with_inbox=with_inbox).connections
+    assert share >= 0
+    if share > 0:
+        of_gbot = nodes * (share + INBOX_CONNECTIONS * with_inbox)
+        assert of_gbot + server.used_by_others + KEPT_FREE <= server.connections_max
+        assert server.user_max <= 0 or of_gbot <= server.user_max
+
+
+@given(limits, nodes, st.booleans())
+def test_no_connection_that_could_be_shared_is_left(server: ServerLimits, nodes: int, with_inbox: bool) -> None:
+    share = share_of(server, nodes, with_inbox=with_inbox).connections
+    one_more = nodes * (share + 1 + INBOX_CONNECTIONS * with_inbox)
+    allowed = server.connections_max - server.used_by_others - KEPT_FREE
+    assert one_more > (min(allowed, server.user_max) if server.user_max > 0 else allowed)
+
+
+@given(limits, nodes, st.booleans(), st.integers(0, 1000))
+def test_a_bigger_server_a_smaller_crowd_or_fewer_nodes_never_make_the_share_smaller(
+    server: ServerLimits, nodes: int, with_inbox: bool, more: int
+) -> None:
+    def share(connections_max: int, used: int, nodes: int) -> int:
+        limits = ServerLimits(connections_max, server.user_max, used, server.used_by_user)
+        return share_of(limits, nodes, with_inbox=with_inbox).connections
+
+    own = share(server.connections_max, server.used, nodes)
+    assert share(server.connections_max + more, server.used, nodes) >= own
+    assert share(server.connections_max, server.used + more, nodes) <= own
+    assert share(server.connections_max, server.used, nodes + more) <= own
+
+
+@pytest.mark.parametrize(
+    ("server", "nodes", "with_inbox", "connections", "arithmetic"),
+    [
+        (limits_of(151), 1, False, 141, "max_connections 151 - 0 of others - 10 kept free = 141"),
+        (
+            limits_of(5100, used=130, own=50),
+            4,
+            True,
+            1250,
+            "max_connections 5100 - 80 of others - 10 kept free = 5010; / 4 nodes = 1252; - 2 of the inbox = 1250",
+        ),
+        (
+            limits_of(5100, used=50, own=50, user_max=100),
+            2,
+            False,
+            50,
+            "max_connections 5100 - 0 of others - 10 kept free = 5090, of which max_user_connections allows 100; "
+            "/ 2 nodes = 50",
+        ),
+        (
+            limits_of(20, used=30),
+            1,
+            True,
+            0,
+            "max_connections 20 - 30 of others - 10 kept free = 0; - 2 of the inbox = 0",
+        ),
+        (limits_of(20, user_max=10), 1, False, 10, "max_connections 20 - 0 of others - 10 kept free = 10"),
+    ],
+)
+def test_the_arithmetic_is_shown(
+    server: ServerLimits, nodes: int, with_inbox: bool, connections: int, arithmetic: str
+) -> None:
+    share = share_of(server, nodes, with_inbox=with_inbox)
+    assert (share.connections, share.arithmetic) == (connections, arithmetic)
+
+
+def test_what_would_have_to_be_raised_for_more_is_named() -> None:
+    assert share_of(limits_of(100), 1, with_inbox=False).bound == "max_connections"
+    assert share_of(limits_of(100, user_max=5), 1, with_inbox=False).bound == "max_user_connections"
+
+
+def test_what_the_open_file_limit_leaves_may_be_nothing() -> None:
+    share = share_of_files(1024, 320)
+    assert (share.connections, share.arithmetic) == (704, "open-file limit 1024 - 320 for clients and all else = 704")
+    assert share_of_files(64, 80).connections == 0
+    assert "LimitNOFILE" in share.bound
+
+
+# ---- a real server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
+    server = MariaDb(
+        tmp_path_factory.mktemp("mariadb"), f"--max-connections={CONNECTIONS_MAX}", "--max-user-connections=30"
+    )
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def root(server: MariaDb) -> Iterator[Connection]:
+    """The session of somebody who may do everything."""
+    connection = Connector(parse(server.url)).connect()
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def connect(server: MariaDb, root: Connection) -> Iterator[Callable[[str], Connection]]:
+    """Opens sessions of users, who are made where they are not there yet. Nobody else but ``root`` has one."""
+    connections: list[Connection] = []
+
+    def connect(user: str) -> Connection:
+        if user != "root":
+            root.execute(f"CREATE USER IF NOT EXISTS {user}")
+            root.execute(f"GRANT SELECT ON mysql.* TO {user}")
+        connections.append(Connector(parse(server.url.replace("root@", f"{user}@"))).connect())
+        return connections[-1]
+
+    eventually(lambda: read_limits(root).used == 1)
+    yield connect
+    for connection in connections:
+        connection.close()
+
+
+def test_a_user_without_privileges_learns_what_the_server_allows(connect: Callable[[str], Connection]) -> None:
+    first, *_ = [connect("plain") for _ in range(3)]
+    assert "PROCESS" not in str(first.rows("SHOW GRANTS"))
+    connect("other")
+    assert read_limits(first) == ServerLimits(CONNECTIONS_MAX, user_max=30, used=5, used_by_user=3)
+
+
+def test_one_who_sees_all_sessions_counts_its_own(connect: Callable[[str], Connection], root: Connection) -> None:
+    for user in ("plain", "other", "other", "root"):
+        connect(user)
+    limits = read_limits(root)
+    assert (limits.used, limits.used_by_user, limits.used_by_others) == (5, 2, 3)
+
+
+def test_the_limit_of_an_account_goes_before_that_of_the_server(
+    connect: Callable[[str], Connection], root: Connection
+) -> None:
+    root.execute("CREATE USER few WITH MAX_USER_CONNECTIONS 7")
+    limits = read_limits(connect("few"))
+    assert limits.user_max == 7
+    assert share_of(limits, 1, with_inbox=False).connections == 7
+
+
+def test_as_many_as_the_share_says_can_be_opened(connect: Callable[[str], Connection]) -> None:
+    first, *_ = [connect("plain"), *(connect("other") for _ in range(5))]
+    share = share_of(read_limits(first), 1, with_inbox=False).connections
+    assert share == CONNECTIONS_MAX - 6 - KEPT_FREE
+    for user in ["plain"] * (share - 1) + ["other"] * KEPT_FREE:
+        connect(user)
+    assert read_limits(first).used == CONNECTIONS_MAX
+
+
+class Stranger(Connection):
+    """A connection to something that answers like no MySQL: every question with the same rows."""
+
+    def __init__(self, answer: list[tuple[object, ...]]) -> None:
+        self.answer = answer
+
+    def rows(self, sql: str, args: object = None) -> list[tuple[object, ...]]:
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [[], [()], [("a", "b")], [(None, None)], [(1,)], [("1", "2"), ("3", "4")]])
+def test_answers_that_tell_nothing_are_a_mistake_of_the_server(answer: list[tuple[object, ...]]) -> None:
+    with pytest.raises(DatabaseMistake, match="not those of MySQL or MariaDB"):
+        read_limits(Stranger(answer))
