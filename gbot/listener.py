@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket as stdlib_socket
 import ssl
@@ -16,6 +17,7 @@ from gbot.errors import StartError
 
 BACKLOG = 4096  # connections that wait in the kernel; capped by net.core.somaxconn
 UNIX_PREFIX = "unix:"
+UNIX_PATH_BYTES_MAX = 107
 
 
 class Listener:
@@ -45,17 +47,44 @@ def listen(host: str, port: int) -> Listener:
     try:
         if host.startswith(UNIX_PREFIX):
             return _listen_unix(host.removeprefix(UNIX_PREFIX))
-        family, address = _resolve(host, port)
-        socket = gevent.socket.socket(family, stdlib_socket.SOCK_STREAM)
-        socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
-        if family == stdlib_socket.AF_INET6:
-            socket.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, host != "::")
-        socket.bind(address)
+        socket = _bound(host, port)
         socket.listen(BACKLOG)
         return Listener(socket)
     except OSError as error:
         where = host if host.startswith(UNIX_PREFIX) else f"{host} port {port}"
         raise StartError(f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+def probe(host: str, port: int) -> None:
+    """Raise OSError where ``listen`` could not. Nobody can connect meanwhile, and no file is made or removed."""
+    if not host.startswith(UNIX_PREFIX):
+        _bound(host, port).close()
+        return
+    path = host.removeprefix(UNIX_PREFIX)
+    if len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
+        raise OSError(errno.ENAMETOOLONG, "AF_UNIX path too long")
+    if os.path.lexists(path) and not (
+        os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and _is_abandoned(path)
+    ):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    directory = os.path.dirname(path)
+    os.stat(directory)
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _bound(host: str, port: int) -> gevent.socket.socket:
+    family, address = _resolve(host, port)
+    socket = gevent.socket.socket(family, stdlib_socket.SOCK_STREAM)
+    try:
+        socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
+        if family == stdlib_socket.AF_INET6:
+            socket.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, host != "::")
+        socket.bind(address)
+    except OSError:
+        socket.close()
+        raise
+    return socket
 
 
 def _resolve(host: str, port: int) -> tuple[int, Any]:

@@ -48,7 +48,7 @@ class SqliteStore:
         self._path = path.absolute()
         self.place = f"sqlite://{self._path}"
         self._policy = policy
-        self._lives = Lives(self._path.with_name(f"{self._path.name}-lives"))
+        self._lives = Lives(_locks_of(self._path))
         self._connection: sqlite3.Connection | None = None
         self._file = (0, 0)  # device and inode of what is open
         self._checked_at = -inf  # when the file and the room on its disk were last looked at
@@ -294,8 +294,27 @@ def _reason(error: Exception) -> str:
 # The file, before it is opened.
 
 
-def _inspect(path: Path) -> None:
-    """Look into a file without changing it or anything beside it. Raises StartError when it cannot be the inbox.
+def look_into(path: Path) -> tuple[int, int]:
+    """The schema of an inbox and how many workers use it, which are not disturbed. Raises StartError, StoreDown."""
+    try:
+        version, lives = _inspect(path)
+    except sqlite3.Error as error:
+        raise StoreDown(_reason(error)) from error
+    locks = _locks_of(path)
+    if not lives or not locks.exists():
+        return version, 0
+    with closing(Lives(locks)) as held:
+        return version, len(lives) - len(held.gone(lives))
+
+
+def _locks_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-lives")
+
+
+def _inspect(path: Path) -> tuple[int, list[int]]:
+    """The schema of a file and the lives in it; neither it nor anything beside it is changed.
+
+    Raises StartError when it cannot be the inbox.
 
     Only SQLite itself reads it: closing a file that SQLite has open as well would drop SQLite's locks on it.
     """
@@ -309,7 +328,9 @@ def _inspect(path: Path) -> None:
     mode = "mode=ro" if sqlite_file.wal_of(path).exists() else "immutable=1"
     try:
         with closing(_connect(path, mode)) as connection:
-            sqlite_file.check_pages(path, connection, sqlite_file.check_owner(path, connection))
+            version = sqlite_file.check_owner(path, connection)
+            sqlite_file.check_pages(path, connection, version)
+            return version, [life for life in sqlite_upkeep.lives(connection) if life > 0] if version else []
     except sqlite3.DatabaseError as error:
         if mode == "immutable=1" and sqlite_file.wal_of(path).exists():
             return _inspect(path)  # another process has opened it meanwhile: what was read may have been half written

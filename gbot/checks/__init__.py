@@ -1,0 +1,9 @@
+"""The checks of ``gbot check``: each looks at one thing that ``gbot serve`` needs, and changes nothing.
+
+::
+
+    settings  machine  port  certificate  inbox  database  api
+        └────────┴───────┴────────┬─────────┴───────┴───────┘
+                                  ▼
+                     finding  clock      (pure: what was found, and what others' clocks say of this one's)
+"""

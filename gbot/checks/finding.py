@@ -1,0 +1,102 @@
+"""What a check says. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+HIDDEN: Final = "(not shown)"
+SECRET_CHARACTERS_MIN: Final = 6  # a shorter one is a part of too many words
+
+
+class State(enum.StrEnum):
+    """How bad it is. With ``FAIL`` gbot would not start, or not do its work; ``SKIP``: there is nothing to look at."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the table. ``found`` and ``advice`` are sentences without a full stop; ``advice`` says what to do."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def ok(name: str, found: str) -> Finding:
+    return Finding(name, State.OK, found)
+
+
+def warn(name: str, found: str, advice: str) -> Finding:
+    return Finding(name, State.WARN, found, advice)
+
+
+def fail(name: str, found: str, advice: str) -> Finding:
+    return Finding(name, State.FAIL, found, advice)
+
+
+def skip(name: str, found: str) -> Finding:
+    return Finding(name, State.SKIP, found)
+
+
+def passed(findings: Iterable[Finding]) -> bool:
+    return all(finding.state is not State.FAIL for finding in findings)
+
+
+def without(finding: Finding, secrets: Iterable[str]) -> Finding:
+    """The finding with no secret in it, whatever an error's text may have held."""
+    found, advice = finding.found, finding.advice
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
+        found, advice = found.replace(secret, HIDDEN), advice.replace(secret, HIDDEN)
+    return dataclasses.replace(finding, found=found, advice=advice)
+
+
+def secrets_in(values: Iterable[Any]) -> set[str]:
+    """What must not be shown of these settings' values: secrets, several to a tuple, and URLs with a password."""
+    found: set[str] = set()
+    for value in values:
+        if isinstance(value, tuple):
+            found |= secrets_in(value)
+        elif isinstance(value, str):
+            found |= _passwords(value) if "://" in value else {value}
+    return {secret for secret in found if len(secret) >= SECRET_CHARACTERS_MIN}
+
+
+def _passwords(url: str) -> set[str]:
+    """As it stands there, and as the server has it; one with a stray ``@`` or ``/`` in it is no URL any more."""
+    try:
+        parts = urlsplit(url)
+        password = parts.password or ""
+    except ValueError:
+        password = ""
+    careless = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    plain = unquote(password)
+    return {password, careless, plain, quote(plain, safe="")}
+
+
+def count(number: float, what: str) -> str:
+    """``1 worker``, ``12,000 workers``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def size(bytes_: float) -> str:
+    """``512 MiB``, ``1.4 GiB``."""
+    if math.isinf(bytes_):
+        return "no limit"
+    mib = bytes_ / 2**20
+    return f"{mib:,.0f} MiB" if mib < 1024 else f"{mib / 1024:,.1f} GiB"
+
+
+def milliseconds(seconds: float) -> str:
+    """``0.3 ms``, ``21 ms``."""
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.01 else f"{seconds * 1000:,.0f} ms"

@@ -1,0 +1,143 @@
+"""What the machine gives to gbot: open files, room for connections that arrive at once, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from gbot.checks.finding import Finding, count, fail, ok, size, skip, warn
+from gbot.config import Config
+from gbot.database.sizing import share_of_files
+from gbot.listener import BACKLOG
+from gbot.planning.costs import read_figures
+from gbot.planning.plan import KB, MB
+from gbot.process import FILES_RESERVED, files_for_clients
+
+FILES: Final = "open files"
+BACKLOG_NAME: Final = "backlog"
+MEMORY: Final = "memory"
+SYSTEM: Final = Path("/proc/sys/net")
+CGROUPS: Final = Path("/sys/fs/cgroup")
+UNLIMITED: Final = 2**60  # what cgroups of version 1 say for no limit is above this
+MOST: Final = 0.8  # of the memory
+
+
+def open_files(config: Config, has_api: bool, soft: int, hard: int) -> Finding:
+    """Whether the limit is enough for what the settings allow; ``soft`` and ``hard`` are RLIMIT_NOFILE."""
+    of_database = config.db_pool if config.db else 0
+    calls = config.pool if has_api else 0
+    parts = [
+        (config.connections_max, "of clients"),
+        (of_database, "to the database"),
+        (calls, "to APIs"),
+        (FILES_RESERVED, "others"),
+    ]
+    needed = sum(number for number, _ in parts)
+    arithmetic = " + ".join(f"{number:,} {what}" for number, what in parts if number)
+    infinite = hard == resource.RLIM_INFINITY
+    there = "there is no limit" if infinite else f"there are {hard:,}"
+    raised = f", to which gbot serve raises its soft limit of {soft:,} by itself" if soft < hard or infinite else ""
+    found = f"{arithmetic} = {needed:,} at most; {there}{raised}"
+    if infinite or needed <= hard:
+        return ok(FILES, found)
+    share = share_of_files(hard, files_for_clients(hard) + FILES_RESERVED)
+    if of_database > share.connections and config.db_oversize == "refuse":
+        advice = f"raise the limit (systemd: LimitNOFILE=; ulimit -Hn), or lower --db-pool to {share.connections}"
+        return fail(FILES, found, advice)
+    return warn(
+        FILES,
+        found,
+        "raise the limit (systemd: LimitNOFILE=; ulimit -Hn), or lower --connections-max and --pool; with this one, "
+        "fewer clients can be connected",
+    )
+
+
+def file_limits() -> tuple[int, int]:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def backlog(config: Config, system: Path = SYSTEM) -> Finding:
+    """Whether the kernel keeps as many connections waiting as gbot asks for."""
+    needed = {"core/somaxconn": "net.core.somaxconn"}
+    if not config.host.startswith("unix:") and not _number(system / "ipv4/tcp_syncookies"):
+        needed["ipv4/tcp_max_syn_backlog"] = "net.ipv4.tcp_max_syn_backlog"  # with SYN cookies it is no bound
+    values = {name: _number(system / path) for path, name in needed.items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known:
+        return skip(BACKLOG_NAME, f"{system}/core/somaxconn cannot be read")
+    found = f"{', '.join(f'{name} {value:,}' for name, value in known.items())}; gbot asks for {BACKLOG:,}"
+    low = [name for name, value in known.items() if value < BACKLOG]
+    if not low:
+        return ok(BACKLOG_NAME, found)
+    commands = " and ".join(f"sysctl -w {name}={BACKLOG}" for name in low)
+    return warn(BACKLOG_NAME, f"{found}: more connections at once would be turned away", commands)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def memory(config: Config, limit: float) -> Finding:
+    """Whether the handlers that may wait at once fit, as gbot's benchmarks have measured them."""
+    figures = read_figures()
+    connections = config.db_pool if config.db else 0
+    needed = (
+        figures.base_mb.value * MB
+        + (config.pool * figures.calling_kb.value + connections * figures.connection_kb.value) * KB
+    )
+    each = f"{figures.calling_kb.value:g} KB"
+    found = f"{count(config.pool, 'handler')} at once of {each} each, and the rest: {size(needed)}"
+    if math.isinf(limit):
+        return skip(MEMORY, f"{found}; how much there is cannot be told")
+    found += f" of {size(limit)}"
+    if needed <= limit * MOST:
+        return ok(MEMORY, found)
+    return warn(MEMORY, found, "lower --pool, or give gbot more memory (systemd: MemoryMax=)")
+
+
+def memory_limit() -> float:
+    """What this process may use: of the machine, its cgroup and its ulimit, the lowest."""
+    limits = [_total(), *_of_cgroups(_lines(Path("/proc/self/cgroup")), CGROUPS)]
+    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space)
+    return min(limits)
+
+
+def _total() -> float:
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return math.inf
+
+
+def _of_cgroups(lines: Sequence[str], root: Path) -> Iterator[int]:
+    """The limits of the cgroups that a process is in, up to the root; ``lines`` are those of /proc/PID/cgroup."""
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, file = root, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, file = root / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        here = Path(os.path.normpath(f"{top}/{path}"))
+        for directory in (here, *here.parents):
+            if directory.is_relative_to(top):
+                limit = _number(directory / file)
+                if limit is not None and limit < UNLIMITED:
+                    yield limit
+
+
+def _lines(path: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return path.read_text().splitlines()
+    return []
