@@ -10,20 +10,20 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from gbot import __version__, logs
 from gbot.chat_cli import chat
-from gbot.config import CONFIG_VARIABLE, SETTINGS, Setting, load
+from gbot.check_cli import check
+from gbot.config import CONFIG_VARIABLE, load
 from gbot.errors import BotError, ConfigError, StartError
 from gbot.inbox_cli import inbox
 from gbot.loader import DEFAULT_APP, load_bot
+from gbot.plan_cli import plan
+from gbot.settings_cli import setting_options, settings_epilog
 from gbot.simulate_cli import simulate
 from gbot.users_cli import users
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_START = 1
 EXIT_SETTING = 2
@@ -32,30 +32,6 @@ EXIT_SETTING = 2
 def _fail(error: Exception, code: int) -> None:
     click.echo(f"gbot: {logs.one_line(str(error))}", err=True)
     sys.exit(code)
-
-
-def _help(row: Setting) -> str:
-    default = "" if row.default in (None, ()) else f"  [default: {_shown(row.default)}]"
-    return row.sentence + default
-
-
-def _shown(value: object) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def setting_options(command: F) -> F:
-    """An option for every setting of the table that has a flag."""
-    for row in reversed(list(SETTINGS.values())):
-        if row.has_flag:
-            option = click.option("--" + row.key, row.name, metavar=row.kind.metavar, help=_help(row))
-            command = option(command)
-    return command
-
-
-def _epilog() -> str:
-    secrets = [row for row in SETTINGS.values() if not row.has_flag]
-    rows = "\n".join(f"  {row.variable} ({row.key} in the file)\n      {_help(row)}" for row in secrets)
-    return f"\b\nOnly in the environment or the file, never on the command line:\n{rows}"
 
 
 def run() -> None:
@@ -84,11 +60,11 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (chat, inbox, simulate, users):
+for command in (chat, check, inbox, plan, simulate, users):
     main.add_command(command)
 
 
-@main.command(epilog=_epilog(), short_help="Run a bot behind a webhook server.")
+@main.command(epilog=settings_epilog(), short_help="Run a bot behind a webhook server.")
 @click.argument("app", default=DEFAULT_APP, metavar="[APP]")
 @click.option(
     "--config", "config_file", metavar="FILE", envvar=CONFIG_VARIABLE, help="TOML file with settings, named as below."

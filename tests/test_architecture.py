@@ -24,10 +24,12 @@ GATEKEEPERS = {
     "certifi": {"gbot.outbound.route"},
     "psutil": {"gbot.sampler"},
     "httptools": {"gbot.http_parser", "gbot.outbound.http_answer"},  # what clients say, and what servers answer
-    "pymysql": {"gbot.database"},
-    "dbutils": {"gbot.database"},
+    "pymysql": {"gbot.database.connection"},
     "sqlite3": {"gbot.inboxes.sqlite"},
-    "click": {"gbot.cli", "gbot.desk_cli", "gbot.inbox_cli", "gbot.users_cli", "gbot.chat_cli", "gbot.simulate_cli"},
+    "click": {
+        *("gbot.cli", "gbot.desk_cli", "gbot.inbox_cli", "gbot.users_cli", "gbot.chat_cli", "gbot.simulate_cli"),
+        *("gbot.plan_cli", "gbot.check_cli", "gbot.settings_cli"),
+    },
     "tomllib": {"gbot.config"},
 }
 # Modules that take bytes, values and time, and return values.
@@ -51,10 +53,20 @@ PURE |= {
 PURE |= {"gbot.inboxes.changes", "gbot.inboxes.overlay", "gbot.inboxes.chunks"}
 PURE |= {"gbot.draft", "gbot.chat_screen", "gbot.users_screens", "gbot.testing.answers", "gbot.testing.deliveries"}
 PURE |= {"gbot.sender", "gbot.users", "gbot.broadcast", "gbot.outbound.circuit"}
+PURE |= {
+    "gbot.database.address",
+    "gbot.database.sizing",
+    "gbot.checks.screens",
+    "gbot.checks.finding",
+    "gbot.checks.clock",
+}
+PURE |= {f"gbot.planning.{name}" for name in ("plan", "finding", "kinds", "screens", "rds_screens")}
 SIMULATOR_RIM = {f"gbot.simulator.{name}" for name in ("server", "postman", "play", "stage")}
 IMPURE = {"gevent", "falcon", "socket", "requests", "ssl", "subprocess", "threading", "asyncio", "selectors"}
 # Contracts that rest beside their implementations.
 INNER_CONTRACTS = {"gbot.inboxes.store"}
+# What looks at implementations from outside, to tell whether they would work here.
+CHECKS = {"gbot.checks.inbox", "gbot.checks.api"}
 # A contract never knows who fulfils it.
 CONTRACTS = {
     "gbot.platform": "gbot.platforms",
@@ -132,7 +144,12 @@ def test_each_dependency_has_one_gatekeeper(dependency: str) -> None:
 
 
 def test_the_gatekeepers_of_this_stage_do_use_their_dependency() -> None:
-    for dependency, name in [("falcon", "webhook"), ("requests", "outbound.session"), ("httptools", "http_parser")]:
+    for dependency, name in [
+        ("falcon", "webhook"),
+        ("requests", "outbound.session"),
+        ("httptools", "http_parser"),
+        ("pymysql", "database.connection"),
+    ]:
         assert any(below(module, dependency) for module in IMPORTS[f"gbot.{name}"])
 
 
@@ -149,7 +166,7 @@ def test_a_contract_knows_no_implementation(contract: str, implementations: str)
 def test_only_the_engine_knows_implementations() -> None:
     for name, found in INTERNAL.items():
         for package in ("gbot.platforms", "gbot.inboxes", "gbot.outbound"):
-            if not below(name, package) and name != "gbot.engine" and not below(name, "gbot.testing"):
+            if not below(name, package) and name not in {"gbot.engine", *CHECKS} and not below(name, "gbot.testing"):
                 assert not {module for module in found - INNER_CONTRACTS if below(module, package)}, name
 
 

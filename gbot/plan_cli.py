@@ -1,0 +1,235 @@
+"""``gbot plan``: how many servers a load needs; ``gbot plan db``: how many connections a database has for them.
+
+Exit codes: 0 there is a plan; 1 it cannot be done, or nothing could be measured; 2 wrong usage. Plans and tables go to
+standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from gbot.database.sizing import INBOX_CONNECTIONS
+from gbot.desk_cli import EXIT_NOT_DONE, complain, refuse
+from gbot.errors import ConfigError
+from gbot.kinds import Kind
+from gbot.planning import costs as known_costs
+from gbot.planning import kinds, rds, rds_screens, screens
+from gbot.planning.costs import Figures, Measured
+from gbot.planning.plan import DatabaseServer, Load, Node, make_plan
+from gbot.planning.screens import Question
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_SETTING: Final = 2
+SOURCE: Final = "the command line"
+WIDTH_WITHOUT_TERMINAL: Final = 100
+FOR_APP: Final = ("texts", "seconds", "rate")
+DEFAULT_TEXTS: Final = ("hello",)
+DEFAULTS: Final[Mapping[str, float]] = {"queries": 0.0, "query_s": 0.002, "calls": 1.0}
+
+
+def _option(flag: str, name: str, kind: Kind, sentence: str, default: str | None = None) -> Callable[[F], F]:
+    """An option of this kind, which says what is wrong with a value as the settings of gbot serve do."""
+
+    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        if text is None:
+            return None
+        try:
+            return kind.read(text)
+        except ValueError:
+            raise ConfigError(flag, kind.expected, repr(text), SOURCE) from None
+
+    shown = f"{sentence}  [default: {default}]" if default is not None else sentence
+    return click.option(flag, name, metavar=kind.metavar, default=default, callback=read, help=shown)
+
+
+def _server_options(command: F) -> F:
+    """Which database server it is."""
+    command = click.option(
+        "--shared-inbox",
+        "has_inbox",
+        is_flag=True,
+        help=f"The inbox is in the same server, which takes {INBOX_CONNECTIONS} more of each node.",
+    )(command)
+    command = _option(
+        "--max-connections", "max_connections", kinds.CONNECTIONS, "What SELECT @@max_connections says there."
+    )(command)
+    command = click.option(
+        "--engine", type=click.Choice(list(rds.ENGINES)), default="mysql", show_default=True, help="What runs on it."
+    )(command)
+    return click.option("--instance-class", metavar="CLASS", help="Of Amazon RDS or Aurora, such as db.r6g.large.")(
+        command
+    )
+
+
+@click.group(short_help="How many servers, and how many connections.", invoke_without_command=True)
+@_option("--events", "events", kinds.RATE, "Events at the busiest time, such as 2000/s or 600/min.")
+@_option("--latency", "latency_s", kinds.LATENCY, "Mean time that a handler takes, such as 2.5s.")
+@_option("--queries", "queries", kinds.COUNT, "Queries of an event to the database.  [default: 0]")
+@_option("--query-time", "query_s", kinds.QUERY_TIME, "For how long each holds a connection.  [default: 2ms]")
+@_option("--calls", "calls", kinds.COUNT, "Replies and pushes of an event.  [default: 1]")
+@_option("--headroom", "headroom", kinds.PERCENT, "How much more than the mean there is room for.", "30%")
+@_option("--cores", "cores", kinds.CORES, "Cores of a node; gbot works on one of them.", "2")
+@_option("--memory", "memory_bytes", kinds.SIZE, "Memory of a node that gbot may use, such as 2GiB.")
+@_option("--files", "open_files", kinds.FILES, "Open-file limit of a node; deploy/gbot.service sets it.", "65536")
+@_server_options
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="report.json of bench/run.py.")
+@click.option("--app", metavar="APP", help="Measure the handlers of this bot (module:attribute) first.")
+@click.option("--event-text", "texts", metavar="TEXT", multiple=True, help="What its users say.  [default: hello]")
+@_option("--seconds", "seconds", kinds.SPAN, "For how long it is measured.  [default: 10]")
+@_option("--rate", "rate", kinds.MEASURED_RATE, "Events/s that it is measured with, ten at a time.  [default: 20/s]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@click.pass_context
+def plan(context: click.Context, /, **given: Any) -> None:
+    """How many servers does a load need? Tells pools, memory, connections and nodes, and the arithmetic of each.
+
+    The closing question of many a benchmark: 5,000 handlers at once that wait 2-3 s for something and ask the database
+    one SELECT. By Little's law these are 5,000 / 2.5 s = 2,000 events per second, and a connection is held for the 2 ms
+    of the query and not for the 2.5 s of the handler:
+
+    \b
+      gbot plan --events 2000/s --latency 2.5s --queries 1 --instance-class db.r3.2xlarge
+
+    What was not measured comes from gbot's own benchmarks; what your code computes is not in it. --report takes what
+    they found on your machine. --app measures your handlers: it runs gbot serve APP on 127.0.0.1 for a while, with
+    events of the plain platform only and an inbox in memory. The secrets of LINE and Messenger are removed from its
+    environment, so that nothing reaches a chat platform: replies go nowhere. Everything else is as in your shell: its
+    database is the one that GBOT_DB names, and what your handlers do there is done.
+
+    \b
+      gbot plan --events 2000/s --app mybot:bot --event-text hello --event-text "/weather Oslo"
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if all(context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT for name in given):
+        click.echo(context.get_help())
+        return
+    _check_usage(given)
+    figures = known_costs.read_figures()
+    server, connections, _ = _server(given)  # first: to measure takes its time, and may be in vain
+    measured = _measured(given, figures)
+    load, sources = _load(given, measured)
+    if measured is None:
+        costs = known_costs.usual_costs(figures, load)
+    else:
+        costs = known_costs.measured_costs(figures, load, measured)
+    node = Node(given["cores"], given["memory_bytes"], given["open_files"])
+    question = Question(load, costs, node, server, given["headroom"], sources, connections)
+    found = make_plan(load, costs, node, server, question.headroom)
+    if given["as_json"]:
+        click.echo(screens.plan_json(question, found))
+    else:
+        click.echo("\n".join(screens.plan_lines(question, found, _width())))
+    if not found.feasible:
+        sys.exit(EXIT_NOT_DONE)
+
+
+def _check_usage(given: Mapping[str, Any]) -> None:
+    """Raises UsageError."""
+    if given["events"] is None:
+        raise click.UsageError("Say how many events come at the busiest time, such as --events 2000/s.")
+    if given["app"] is not None and given["report"] is not None:
+        raise click.UsageError("--app measures, --report tells what was measured: give one of them.")
+    if given["app"] is None and any(given[name] for name in FOR_APP):
+        raise click.UsageError("--event-text, --seconds and --rate are for --app.")
+    if given["app"] is None and given["report"] is None and given["latency_s"] is None:
+        raise click.UsageError("Say how long a handler takes, such as --latency 2.5s, or measure it with --app.")
+    if any("," in text or not text.strip() for text in given["texts"]):
+        raise click.UsageError("--event-text: a comma ends a text on the plain platform; give it several times.")
+
+
+def _measured(given: Mapping[str, Any], figures: Figures) -> Measured | None:
+    if given["app"] is not None:
+        return _measure(given, figures)
+    path = given["report"]
+    if path is None:
+        return None
+    try:
+        return known_costs.from_report(path.read_bytes(), figures, without_queries=given["queries"] == 0)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError("--report", "a report of bench/run.py", f"{str(path)!r}: {why}", SOURCE) from None
+
+
+def _measure(given: Mapping[str, Any], figures: Figures) -> Measured:
+    """Measure the author's handlers, and say what speaks against what was found. Raises StartError."""
+    from gbot.planning.measure import ServeRefused, measure
+
+    texts, rate, seconds = given["texts"] or DEFAULT_TEXTS, given["rate"] or 20.0, given["seconds"] or 10.0
+    try:
+        found = measure(given["app"], texts, rate, seconds, figures, os.environ, complain)
+    except ServeRefused as refused:
+        complain(str(refused))
+        sys.exit(EXIT_SETTING if refused.code == EXIT_SETTING else EXIT_NOT_DONE)
+    first = f". The first error: {found.error}" if found.error else ""
+    if not found.succeeded:
+        refuse(f"none of {found.sent} events succeeded, so there is nothing to plan with{first}")
+    doubts = found.doubts()
+    if doubts:
+        complain(f"{'; '.join(doubts)}; the figures may not tell much{first}")
+    return found.measured
+
+
+def _load(given: Mapping[str, Any], measured: Measured | None) -> tuple[Load, dict[str, str]]:
+    """What was asked for, measured, or is usual; and where it is from if it was not asked for."""
+    values, sources = {}, {}
+    for field in ("latency_s", "queries", "query_s", "calls"):
+        found = getattr(measured, field, None)
+        if given[field] is not None:
+            values[field] = given[field]
+        elif measured is not None and found is not None:
+            values[field], sources[field] = found, measured.where
+        else:
+            values[field], sources[field] = DEFAULTS[field], "default"
+    return Load(events_per_s=given["events"], **values), sources
+
+
+def _server(given: Mapping[str, Any]) -> tuple[DatabaseServer, str, rds.InstanceClass | None]:
+    """The database server, where its number of connections is from, and its class. Raises ConfigError."""
+    name, engine, connections = given["instance_class"], given["engine"], given["max_connections"]
+    source, one = "", None
+    if name is not None:
+        one, limit = rds.find(rds.classes(rds.read_table()), name, engine)
+        if connections is None:
+            connections = limit.expected
+            source = f" to count on with {name}" if limit.formula else f" by default on {name}"
+    return DatabaseServer(connections, given["has_inbox"]), source, one
+
+
+@plan.command(short_help="How many connections a database server has for each node.")
+@_server_options
+@_option("--nodes", "nodes", kinds.NODES, "How many nodes share the server.", "1")
+@click.option("--json", "as_json", is_flag=True, help="JSON, for programs: an object, or a list of all classes.")
+def db(nodes: int, as_json: bool, **given: Any) -> None:
+    """How many connections has a database server for each node? That is what --db-pool can be there.
+
+    Without --instance-class, all classes of RDS and Aurora are listed. A server says less of itself than the formula
+    gives for its memory; --max-connections takes what yours says.
+    """
+    server, source, one = _server(given)
+    engine = given["engine"]
+    if one is not None:
+        told: Any = rds_screens.class_json(one, engine, server, nodes)
+        lines = rds_screens.class_lines(one, engine, server, source, nodes, _width())
+    elif server.max_connections is not None:
+        told = rds_screens.share_json(server, nodes)
+        lines = rds_screens.share_lines(server, source, nodes, _width())
+    else:
+        table = rds.read_table()
+        known = [each for each in rds.classes(table).values() if engine in each.limits]
+        servers = [DatabaseServer(each.limits[engine].expected, server.has_inbox) for each in known]
+        told = [rds_screens.class_json(each, engine, its, nodes) for each, its in zip(known, servers, strict=True)]
+        lines = rds_screens.table_lines(table, known, engine, nodes, server.has_inbox)
+    click.echo(json.dumps(told) if as_json else "\n".join(lines))
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((WIDTH_WITHOUT_TERMINAL, 24)).columns

@@ -1,0 +1,7 @@
+"""How many servers a load needs, and what of a database each may have: ``gbot plan``.
+
+::
+
+    finding ──▶ costs ──▶ plan ──▶ screens        measure     runs the author's handlers for a while
+                           └──▶ rds ──▶ rds_screens           kinds       units of what is asked for
+"""

@@ -1,0 +1,170 @@
+"""What an event costs: as gbot's benchmarks found it, as a report of them tells, or as it was measured. Pure.
+
+A figure of CPU in data/costs.toml is that of a whole event; what a wait, a call or a query adds is the difference
+of two. What the author's own code computes is in none of them, only in what was measured of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from gbot.planning import data
+from gbot.planning.plan import KB, MB, Costs, Load, Part
+
+WAITING_MIN: Final = 100  # handlers; with fewer waiting, memory says more of everything else than of them
+SCENARIOS: Final = {"3": 1.0, "2": 0.0, "1d": 0.0, "1": 0.0}  # those of a report, the one asked first, and its queries
+
+
+class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One row of costs.toml. ``estimate``: nobody has measured it yet."""
+
+    value: float
+    unit: str
+    what: str
+    command: str
+    date: str
+    estimate: bool = False
+
+
+class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """gbot/planning/data/costs.toml."""
+
+    no_op: Figure
+    alone: Figure
+    asleep: Figure
+    call: Figure
+    query: Figure
+    waiting_kb: Figure
+    calling_kb: Figure
+    connection_kb: Figure
+    base_mb: Figure
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What was found of a running server. None: that could not be told."""
+
+    where: str  # "measured", or what the report says
+    latency_s: float
+    cpu_us: float
+    base_mb: float
+    waiting_kb: float | None
+    queries: float
+    query_s: float | None
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What a report of the benchmarks tells of one server in one scenario, as far as it is needed here."""
+
+    events_per_s: float
+    cpu_us_per_event: float
+    rss_mb: float
+    idle_rss_mb: float
+    waiting_median: int | None = None
+    db_connections_max: int | None = None
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """One scenario of a report."""
+
+    runs: Mapping[str, msgspec.Raw]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """report.json, which bench/run.py writes."""
+
+    gbot_report: int
+    scenarios: Mapping[str, Scenario]
+
+
+def read_figures() -> Figures:
+    return data.read("costs.toml", Figures)
+
+
+def usual_costs(figures: Figures, load: Load) -> Costs:
+    """What gbot itself spends on such a load."""
+    cpu = [Part("to take, store and run it", figures.alone.value)]
+    if load.latency_s or load.calls or load.queries:
+        cpu.append(Part("to wait", figures.asleep.value - figures.no_op.value))
+    cpu += _call(figures, load)
+    if load.queries:
+        cpu.append(_queries(figures, load.queries))
+    waiting = figures.calling_kb if load.calls else figures.waiting_kb
+    return Costs(tuple(cpu), waiting.value, figures.connection_kb.value, figures.base_mb.value)
+
+
+def measured_costs(figures: Figures, load: Load, measured: Measured) -> Costs:
+    """What was measured, and what it had less of: calls to the platform's API, and queries."""
+    usual = usual_costs(figures, load)
+    waiting_kb = usual.waiting_kb
+    if measured.waiting_kb is not None:
+        waiting_kb = measured.waiting_kb + (usual.waiting_kb - figures.waiting_kb.value)
+    cpu = [Part(f"({measured.where})", measured.cpu_us), *_call(figures, load)]
+    if load.queries > measured.queries:
+        cpu.append(_queries(figures, load.queries - measured.queries))
+    return Costs(tuple(cpu), waiting_kb, usual.connection_kb, measured.base_mb)
+
+
+def waiting_kb(grown_bytes: float, waiting: float, connections: float, figures: Figures) -> float | None:
+    """Memory of a waiting event, where memory has grown by so much with so many of them; None: too few to tell."""
+    if waiting < WAITING_MIN:
+        return None
+    return max(1.0, (grown_bytes / KB - connections * figures.connection_kb.value) / waiting)
+
+
+def from_report(raw: bytes, figures: Figures, *, without_queries: bool) -> Measured:
+    """What a report tells of gbot: its scenario with a query, else that with a call, else one without any waiting.
+
+    Raises ValueError, with a sentence.
+    """
+    try:
+        report = msgspec.json.decode(raw, type=Report)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"that is no report of bench/run.py: {error}") from None
+    if report.gbot_report != 1:
+        raise ValueError(f"this gbot reads reports of version 1, not {report.gbot_report}")
+    for name, queries in SCENARIOS.items():
+        scenario = report.scenarios.get(name)
+        if scenario is not None and "gbot" in scenario.runs and not (queries and without_queries):
+            return _of_run(name, scenario.runs["gbot"], queries, figures)
+    raise ValueError("it tells nothing of gbot")
+
+
+def _of_run(name: str, raw: msgspec.Raw, queries: float, figures: Figures) -> Measured:
+    try:
+        run = msgspec.json.decode(raw, type=Run)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"scenario {name} of gbot: {error}") from None
+    if not run.events_per_s > 0:
+        raise ValueError(f"in scenario {name} no event was completed")
+    waiting = run.waiting_median or 0
+    grown = (run.rss_mb - run.idle_rss_mb) * MB
+    return Measured(
+        where=f"scenario {name} of the report",
+        latency_s=waiting / run.events_per_s,
+        cpu_us=run.cpu_us_per_event,
+        base_mb=run.idle_rss_mb,
+        waiting_kb=waiting_kb(grown, waiting, run.db_connections_max or 0, figures),
+        queries=queries,
+        query_s=None,
+    )
+
+
+def _call(figures: Figures, load: Load) -> tuple[Part, ...]:
+    if not load.calls:
+        return ()
+    each = figures.call.value - figures.asleep.value
+    what = f"for {_times(load.calls, 'call', 'calls')} to the platform's API"
+    return (Part(what, load.calls * each),)
+
+
+def _queries(figures: Figures, queries: float) -> Part:
+    estimate = " (an estimate)" if figures.query.estimate else ""
+    each = figures.query.value - figures.asleep.value
+    return Part(f"for {_times(queries, 'query', 'queries')}{estimate}", queries * each)
+
+
+def _times(count: float, one: str, many: str) -> str:
+    return f"{count:g} {one if count == 1 else many}"

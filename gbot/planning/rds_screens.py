@@ -1,0 +1,98 @@
+"""What ``gbot plan db`` shows: classes of database servers in, lines of text out. Pure; the width is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gbot.planning.plan import DatabaseServer, db_share
+from gbot.planning.rds import ENGINES, InstanceClass, Limit, Table
+from gbot.planning.screens import nodes_text, number, row, share_text
+
+HEADS: Final = ("CLASS", "vCPU", "MEMORY", "MYSQL", "MARIADB", "AURORA MYSQL", "EACH NODE")
+ASK: Final = "What yours says, SELECT @@max_connections tells: give it as --max-connections N."
+
+
+def class_lines(
+    one: InstanceClass, engine: str, server: DatabaseServer, source: str, nodes: int, width: int
+) -> list[str]:
+    """One class: what it has, and the share of each node."""
+    old = f"; AWS has deprecated it for {ENGINES[engine]}" if engine in one.deprecated else ""
+    elsewhere = [f"{ENGINES[name]} {number(limit.by_default)}" for name, limit in one.limits.items() if name != engine]
+    return [
+        *row("Class", [f"{one.name}, {one.vcpu} vCPU, {one.memory_gib:g} GiB{old}"], width),
+        *row("Connections", limit_steps(one, engine, one.limits[engine]), width),
+        *(row("Elsewhere", [", ".join(elsewhere)], width) if elsewhere else []),
+        *share_lines(server, source, nodes, width),
+    ]
+
+
+def limit_steps(one: InstanceClass, engine: str, limit: Limit) -> list[str]:
+    """How many connections the class allows, and what is known of it."""
+    if limit.formula is None:
+        return [f"{number(limit.by_default)} by default on {ENGINES[engine]}", ASK]
+    most = f", {number(limit.formula.at_most)} at most" if limit.by_default == limit.formula.at_most else ""
+    return [
+        f"{one.memory_gib:g} GiB / {limit.formula.bytes_per_connection:,} bytes{most} = {number(limit.by_default)} "
+        f"by default on {ENGINES[engine]}",
+        f"A server says less, as AWS keeps some of its memory: count on {number(limit.expected)}.",
+        ASK,
+    ]
+
+
+def share_lines(server: DatabaseServer, source: str, nodes: int, width: int) -> list[str]:
+    """What each node is to be started with."""
+    pool = share_json(server, nodes)["db_pool_per_node"]
+    return row("Each node", [share_text(server, nodes, source), f"--db-pool {pool} --db-share {nodes}"], width)
+
+
+def share_json(server: DatabaseServer, nodes: int) -> dict[str, Any]:
+    """The share of a node, for programs."""
+    pool = db_share(server.max_connections or 0, nodes, server.has_inbox)
+    return {"nodes": nodes, "max_connections": server.max_connections, "db_pool_per_node": pool}
+
+
+def class_json(one: InstanceClass, engine: str, server: DatabaseServer, nodes: int) -> dict[str, Any]:
+    """A class for programs, with the share of each node on this engine."""
+    told: dict[str, Any] = msgspec.to_builtins(one)
+    return told | {"engine": engine} | share_json(server, nodes)
+
+
+def table_lines(table: Table, known: Sequence[InstanceClass], engine: str, nodes: int, has_inbox: bool) -> list[str]:
+    """All classes of an engine, which these are."""
+    rows = [class_cells(one, engine, nodes, has_inbox) for one in known]
+    widths = [max(map(len, column)) for column in zip(HEADS, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        for cells in (HEADS, *rows)
+    ]
+    return [*lines, "", *table_notes(table, engine, nodes)]
+
+
+def class_cells(one: InstanceClass, engine: str, nodes: int, has_inbox: bool) -> Sequence[str]:
+    limits = [one.limits.get(name) for name in ENGINES]
+    defaults = [number(limit.by_default) if limit else "-" for limit in limits]
+    share = db_share(one.limits[engine].expected, nodes, has_inbox)
+    return (one.name, str(one.vcpu), f"{one.memory_gib:g} GiB", *defaults, number(share))
+
+
+def table_notes(table: Table, engine: str, nodes: int) -> list[str]:
+    """What the columns mean, and where they are from."""
+    mysql, mariadb = (table.formulas[name].bytes_per_connection for name in ("mysql", "mariadb"))
+    columns = {
+        "MYSQL": f"max_connections by default: the memory / {mysql:,} bytes. A server says less: AWS keeps some",
+        "MARIADB": f"the same / {mariadb:,} bytes, for 10.5 or newer",
+        "AURORA MYSQL": "max_connections by default, as AWS tells it",
+        "EACH NODE": f"what --db-pool can be on {nodes_text(nodes)} with {ENGINES[engine]}, counted with care",
+    }
+    return [
+        *(f"{name:<13} {meaning}" for name, meaning in columns.items()),
+        ASK,
+        f"As read on {table.date} in",
+        *(f"  {source.title}\n    {source.address}" for source in table.sources),
+    ]

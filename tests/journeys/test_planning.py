@@ -1,0 +1,177 @@
+"""``gbot plan --app`` measures an author's handlers: in a server of their own, which is gone afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.journeys.processes import Program, eventually
+
+BOT = """
+import json, os, time
+from gbot import Bot
+
+bot = Bot()
+
+@bot.text("slow")
+def slow(ctx):
+    time.sleep(0.2)
+    ctx.reply("done")
+
+@bot.text("ask")
+def ask(ctx):
+    ctx.db.query("SELECT SLEEP(0.01)")
+    ctx.db.query("SELECT 1")
+
+@bot.text("fail")
+def fail(ctx):
+    raise ValueError("the author's mistake")
+
+@bot.text("tell")
+def tell(ctx):
+    with open("environment.json", "w") as file:
+        json.dump(dict(os.environ), file)
+
+@bot.text("die")
+def die(ctx):
+    os._exit(3)
+
+@bot.text("wait")
+def wait(ctx):
+    time.sleep(600)
+"""
+SECRETS = {
+    "GBOT_LINE_CHANNEL_SECRET": "hush",
+    "GBOT_LINE_CHANNEL_ACCESS_TOKEN": "hush",
+    "GBOT_MESSENGER_APP_SECRET": "hush",
+    "GBOT_MESSENGER_PAGE_TOKEN": "hush",
+}
+QUICK = ("--seconds", "1", "--rate", "30/s")
+
+
+class Author:
+    """Somebody with a bot in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "mybot.py").write_text(BOT)
+        self.programs: list[Program] = []
+
+    def plan(self, *arguments: str, **environ: str) -> Program:
+        """``gbot plan`` for this bot, begun."""
+        command = [sys.executable, "-m", "gbot", "plan", "--events", "100/s", "--app", "mybot:bot", *arguments]
+        self.programs.append(Program(command, environ, self.directory))
+        return self.programs[-1]
+
+    def planned(self, texts: Sequence[str], *arguments: str, code: int = 0, **environ: str) -> Program:
+        """``gbot plan`` for these texts, to its end; the server is gone then."""
+        given = [part for text in texts for part in ("--event-text", text)]
+        program = self.plan(*QUICK, *given, *arguments, **environ)  # of an option, the last one counts
+        assert program.wait() == code, program.report()
+        assert is_gone(server_of(program))
+        return program
+
+    def found(self, texts: Sequence[str], **environ: str) -> Any:
+        return json.loads(self.planned(texts, "--json", **environ).stdout[0])
+
+
+def server_of(program: Program) -> int:
+    return int(program.wait_for_line(r"\(pid (\d+)\)")[1])
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.fixture
+def author(tmp_path: Path) -> Iterator[Author]:
+    author = Author(tmp_path)
+    yield author
+    for program in author.programs:
+        program.kill()
+
+
+def said(program: Program) -> str:
+    return "\n".join(program.stderr)
+
+
+def test_the_plan_has_what_was_measured_and_says_so(author: Author) -> None:
+    program = author.planned(["slow"], "--seconds", "3", "--rate", "50/s")
+    text = " ".join(" ".join(program.stdout).split())
+    found = re.search(r"100/s x (\d+) ms \(measured\)", text)
+    assert found is not None, text
+    assert 150 <= int(found[1]) <= 2000  # it sleeps 200 ms
+    assert "us (measured) + 71.4 us for 1 call to the platform's API" in text
+    assert "no queries (measured)" in text
+    assert len(program.stderr) == 2, said(program)  # what is going on, and no doubts
+
+
+def test_queries_and_the_time_that_they_hold_a_connection_are_measured(author: Author, mysql_url: str) -> None:
+    found = author.found(["ask"], GBOT_DB=mysql_url)
+    load, sources = found["from"]["load"], found["from"]["sources"]
+    assert load["queries"] == 2
+    assert 0.005 <= load["query_s"] <= 1  # one in two sleeps 10 ms
+    assert {sources[name] for name in ("latency_s", "queries", "query_s")} == {"measured"}
+    assert found["share"]["db_pool"] >= 1
+
+
+def test_the_server_knows_no_secret_of_a_platform_and_everything_else(author: Author) -> None:
+    author.planned(["tell"], GBOT_POOL="77", OWN_SERVICE="http://127.0.0.1:1", **SECRETS)
+    environ = json.loads((author.directory / "environment.json").read_text())
+    assert not set(SECRETS) & set(environ)
+    assert "hush" not in environ.values()
+    assert (environ["GBOT_POOL"], environ["OWN_SERVICE"]) == ("77", "http://127.0.0.1:1")
+
+
+def test_failures_are_told_with_the_first_reason(author: Author) -> None:
+    program = author.planned(["slow", "fail", "nobody takes this"])
+    assert "10 of 30 events failed; 10 of 30 events had no handler" in said(program)
+    assert "; the figures may not tell much. The first error" in said(program)
+    assert "The first error: ValueError: the author's mistake" in said(program)
+    assert "How many servers" in program.stdout[0]
+
+
+def test_nothing_is_planned_from_failures_alone(author: Author) -> None:
+    program = author.planned(["fail"], code=1)
+    assert program.stdout == []
+    assert "none of 30 events succeeded, so there is nothing to plan with" in said(program)
+
+
+def test_a_bot_that_cannot_be_served_is_told_as_gbot_serve_does(author: Author) -> None:
+    program = author.plan(*QUICK, GBOT_POOL="many")
+    assert program.wait() == 2
+    [line] = program.stderr
+    assert line.startswith("gbot: gbot serve has ended: GBOT_POOL: expected a whole number")
+    (author.directory / "mybot.py").write_text("bot = 5")
+    program = author.plan(*QUICK)
+    assert program.wait() == 2
+    assert "APP: expected a gbot.Bot in mybot" in said(program)
+
+
+def test_a_server_that_dies_ends_the_measurement(author: Author) -> None:
+    program = author.planned(["die"], code=1)
+    assert program.stdout == []
+    assert re.search("gbot serve has ended|does not answer", said(program))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_whoever_stops_it_leaves_no_server_behind(author: Author, number: signal.Signals) -> None:
+    program = author.plan("--event-text", "wait")
+    server = server_of(program)
+    assert not is_gone(server)
+    program.send(number)
+    assert program.wait() == 1
+    eventually(lambda: is_gone(server))
+    assert program.stdout == []

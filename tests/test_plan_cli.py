@@ -1,0 +1,190 @@
+"""``gbot plan`` and ``gbot plan db`` as a program: what they take, what they say, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gbot.kinds import Kind
+from gbot.planning import kinds
+from tests.journeys.processes import Program, gbot
+
+OLD_CASE = ("--events", "2000/s", "--latency", "2.5s", "--queries", "1")
+
+
+def plan(*arguments: str) -> Program:
+    return gbot("plan", *arguments)
+
+
+def sentences(program: Program, code: int = 0) -> str:
+    """What it said on standard output, however its lines are broken."""
+    assert program.code == code, program.report()
+    assert program.stderr == [], program.report()
+    return " ".join(" ".join(program.stdout).split())
+
+
+def refused(program: Program) -> str:
+    """The one line with which it refused."""
+    assert program.code == 2, program.report()
+    assert program.stdout == []
+    [line] = program.stderr
+    assert line.startswith("gbot: ")
+    return line.removeprefix("gbot: ")
+
+
+# ---- how many servers
+
+
+def test_the_old_case_from_the_help() -> None:
+    text = sentences(plan(*OLD_CASE, "--instance-class", "db.r3.2xlarge"))
+    assert "2,000/s x 2.5 s = 5,000 at once" in text
+    assert "4,921 to count on with db.r3.2xlarge - 10 kept for people and tools" in text
+    assert text.endswith("Start each with: gbot serve APP --pool 6500 --db-pool 10")
+
+
+def test_without_anything_it_says_what_it_does() -> None:
+    assert "How many servers does a load need?" in sentences(plan())
+
+
+def test_one_s_own_numbers_go_before_the_usual_ones() -> None:
+    program = plan(
+        *OLD_CASE, "--query-time", "20ms", "--calls", "0", "--headroom", "0%", "--max-connections", "100", "--json"
+    )
+    told = json.loads(sentences(program))
+    assert told["from"]["load"] == {
+        "events_per_s": 2000.0,
+        "latency_s": 2.5,
+        "queries": 1.0,
+        "query_s": 0.02,
+        "calls": 0.0,
+    }
+    assert (told["totals"]["pool"], told["totals"]["db_pool"], told["db_share"]) == (5000, 40, 90)
+    assert (told["nodes"], told["feasible"], told["bound"]) == (1, True, "database connections")
+
+
+def test_small_nodes_are_many() -> None:
+    told = json.loads(sentences(plan(*OLD_CASE, "--memory", "100MiB", "--cores", "0.5", "--files", "4096", "--json")))
+    assert told["from"]["node"] == {"cores": 0.5, "memory_bytes": 100 * 2**20, "open_files": 4096}
+    by_resource = {need["resource"]: need["nodes"] for need in told["needs"]}
+    assert told["nodes"] == max(by_resource.values())
+    assert min(by_resource.values()) > 1
+
+
+def test_a_database_that_is_too_small_is_exit_code_1() -> None:
+    program = plan(*OLD_CASE, "--query-time", "2s", "--instance-class", "db.t3.medium", "--engine", "aurora-mysql")
+    text = sentences(program, 1)
+    assert "90 by default on db.t3.medium" in text
+    assert "too few connections" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("--latency", "2s"), "--events 2000/s"),
+        (
+            ("--events", "2000"),
+            "--events: expected a rate such as 500/s or 3000/min, got '2000' (from the command line)",
+        ),
+        (("--events", "2/s, 5 at once"), "--events: expected a rate"),
+        (("--events", "5/s"), "--latency 2.5s, or measure it with --app"),
+        (("--events", "5/s", "--latency", "long"), "--latency: expected a number of seconds"),
+        (("--events", "5/s", "--latency", "1", "--memory", "two"), "--memory: expected a size such as 512MiB, 2GiB"),
+        (("--events", "5/s", "--latency", "1", "--headroom", "0.3"), "--headroom: expected a share such as 30%"),
+        (("--events", "5/s", "--latency", "1", "--instance-class", "db.r3.2xlrge"), "perhaps db.r3.2xlarge"),
+        (("--events", "5/s", "--latency", "1", "--seconds", "5"), "--rate are for --app"),
+        (("--events", "5/s", "--app", "a:b", "--rate", "2000/s"), "--rate: expected a rate of 1000/s at most"),
+        (("--events", "5/s", "--app", "a:b", "--event-text", "a,b"), "a comma ends a text"),
+        (("--events", "5/s", "--app", "a:b", "--report", "r.json"), "give one of them"),
+        (
+            ("--events", "5/s", "--report", "no.json"),
+            "--report: expected a report of bench/run.py, got 'no.json': No such",
+        ),
+    ],
+)
+def test_what_it_cannot_take_is_one_line(arguments: tuple[str, ...], part: str) -> None:
+    assert part in refused(plan(*arguments))
+
+
+def test_a_report_of_the_benchmarks_is_taken(tmp_path: Path) -> None:
+    run = {"events_per_s": 1900.0, "cpu_us_per_event": 120.0, "rss_mb": 110.0, "idle_rss_mb": 50.0}
+    runs = {"gbot": run | {"waiting_median": 4750, "db_connections_max": 50}, "fastapi": {}}
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"gbot_report": 1, "scenarios": {"3": {"runs": runs}}}))
+    text = sentences(plan("--events", "1000/s", "--report", str(path), "--calls", "0"))
+    assert "1,000/s x 2.5 s (scenario 3 of the report) = 2,500 at once" in text
+    assert "an event: 120 us (scenario 3 of the report) 1,000/s" in text
+    assert "1 query (scenario 3 of the report) x 2 ms (default)" in text
+    path.write_text("{}")
+    assert "no report of bench/run.py" in refused(plan("--events", "1000/s", "--report", str(path)))
+
+
+# ---- how many connections
+
+
+def test_one_class_and_the_share_of_each_node() -> None:
+    text = sentences(plan("db", "--instance-class", "db.r3.2xlarge", "--nodes", "4"))
+    assert "db.r3.2xlarge, 8 vCPU, 61 GiB" in text
+    assert "5,205 by default" in text
+    assert "--db-pool 1227 --db-share 4" in text
+
+
+def test_what_the_server_itself_says_goes_before_the_table() -> None:
+    program = plan("db", "--instance-class", "db.r3.2xlarge", "--nodes", "4", "--max-connections", "5100", "--json")
+    told = json.loads(sentences(program))
+    assert (told["name"], told["max_connections"], told["db_pool_per_node"]) == ("db.r3.2xlarge", 5100, 1272)
+    alone = plan("db", "--nodes", "4", "--max-connections", "5100", "--shared-inbox")
+    assert "(5,100 - 10 kept for people and tools) / 4 nodes - 2 for its inbox = 1,270 for each" in sentences(alone)
+
+
+def test_all_classes_are_listed() -> None:
+    text = sentences(plan("db"))
+    assert "db.t4g.micro" in text
+    assert "db.r8g.48xlarge" in text
+    assert "https://docs.aws.amazon.com/" in text
+    told = json.loads(sentences(plan("db", "--engine", "aurora-mysql", "--json")))
+    assert {one["engine"] for one in told} == {"aurora-mysql"}
+    assert {one["name"]: one["max_connections"] for one in told}["db.r6g.large"] == 1000
+
+
+def test_a_class_that_is_none_is_refused_with_those_that_are_near() -> None:
+    line = refused(plan("db", "--instance-class", "db.r6g.3xlarge"))
+    assert "--instance-class: expected a class that RDS has for MySQL or MariaDB, perhaps db.r6g." in line
+
+
+# ---- units
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (kinds.SIZE, "2GiB", 2 * 2**30),
+        (kinds.SIZE, "1.5 MiB", 1.5 * 2**20),
+        (kinds.SIZE, "512M", 512_000_000),
+        (kinds.SIZE, "4096", 4096),
+        (kinds.RATE, "600/min", 10.0),
+        (kinds.RATE, "2000/s", 2000.0),
+        (kinds.PERCENT, "30%", 0.3),
+        (kinds.COUNT, "0.5", 0.5),
+    ],
+)
+def test_units_are_understood(kind: Kind, text: str, value: float) -> None:
+    assert kind.read(text) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (kinds.SIZE, "2 gigs"),
+        (kinds.SIZE, "-2GiB"),
+        (kinds.RATE, "1 at once"),
+        (kinds.RATE, "10/s, 100ms apart"),
+        (kinds.PERCENT, "1001%"),
+        (kinds.COUNT, "1e3"),
+        (kinds.COUNT, "1001"),
+    ],
+)
+def test_what_is_no_unit_is_refused(kind: Kind, text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - a Kind says nothing but that
+        kind.read(text)

@@ -1,0 +1,115 @@
+"""What the samples of a measured server say: made-up samples in, figures out."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gbot.planning.costs import read_figures
+from gbot.planning.finding import SAMPLE_S, Finding, Sample, finding
+from gbot.planning.measure import child_environ, due_s
+
+FIGURES = read_figures()
+MB = 2**20
+REST = [
+    Sample(0, running=0, events_finished=1, events_failed=0, events_held=0, cpu_s=1.00, rss_bytes=50 * MB),
+    Sample(2, running=0, events_finished=1, events_failed=0, events_held=0, cpu_s=1.02, rss_bytes=50 * MB),
+]
+
+
+def sample(at_s: float, **fields: float) -> Sample:
+    return msgspec.structs.replace(REST[-1], at_s=at_s, **fields)
+
+
+WORKING = [sample(2 + number / 100, running=1) for number in range(1, 5)]  # handlers seen at work, for 40 ms
+
+
+def found(*samples: Sample, asked: int = 100, sent: int = 100, error: str = "") -> Finding:
+    return finding(REST, [REST[-1], *samples], asked, sent, error, FIGURES)
+
+
+def test_the_time_that_handlers_ran_is_shared_by_the_events() -> None:
+    steady = [sample(2 + second / 2, running=30, events_finished=1) for second in range(1, 21)]  # 10 s of 30 handlers
+    one = found(*steady, sample(12.5, events_finished=101))
+    assert one.measured.latency_s == pytest.approx(30 * 10 / 100)
+    assert (one.ended, one.succeeded, one.running_max) == (100, 100, 30)
+
+
+def test_cpu_is_without_what_is_used_at_rest() -> None:
+    one = found(sample(12, events_finished=101, cpu_s=1.02 + 0.1 + 0.5))  # 1 % of a core at rest, 10 s long
+    assert one.measured.cpu_us == pytest.approx(0.5e6 / 100)
+
+
+def test_less_cpu_than_at_rest_is_none() -> None:
+    assert found(sample(12, events_finished=101)).measured.cpu_us == 0
+
+
+def test_queries_are_counted_with_the_time_that_they_hold_a_connection() -> None:
+    one = found(sample(12, events_finished=101, db_uses=200, db_held_s=0.8)).measured
+    assert (one.queries, one.query_s) == (2, pytest.approx(0.004))
+    none = found(sample(12, events_finished=101)).measured
+    assert (none.queries, none.query_s) == (0, None)
+
+
+def test_memory_is_told_at_the_moment_when_most_are_waiting() -> None:
+    fullest = sample(5, running=1000, rss_bytes=50 * MB + 1000 * 12 * 1024)
+    one = found(fullest, sample(12, events_finished=1001, rss_bytes=90 * MB)).measured
+    assert (one.waiting_kb, one.base_mb) == (12, 50)
+    few = found(sample(5, running=10, rss_bytes=60 * MB), sample(12, events_finished=101)).measured
+    assert few.waiting_kb is None
+
+
+def test_what_went_wrong_is_told() -> None:
+    end = sample(
+        12, events_finished=91, events_failed=12, events_put_off=3, events_unhandled=4, events_held=5, events_dead=12
+    )
+    one = found(*WORKING, end, asked=120, error="ValueError: the author's mistake")
+    assert one.succeeded == 90 - 12 - 3
+    assert one.doubts() == [
+        "12 of 90 events failed",
+        "3 of 90 events were put off, as what they need is away or busy",
+        "4 of 90 events had no handler",
+        "5 events had not ended 90 s after the load",
+        "the server took 100 of 120 events in the time",
+    ]
+
+
+def test_events_that_asked_for_another_attempt_have_not_succeeded() -> None:
+    assert found(sample(12, events_finished=101, events_dead=40)).failed == 40
+
+
+def test_a_good_measurement_has_no_doubts_and_a_short_one_has() -> None:
+    assert found(*WORKING, sample(12, events_finished=101)).doubts() == []
+    assert found(*WORKING, sample(12, events_finished=11)).doubts() == ["only 10 events have ended"]
+    [doubt] = found(*WORKING[:3], sample(12, events_finished=101)).doubts()
+    assert doubt.startswith("handlers were seen at work in 3 samples only")
+
+
+def test_nothing_at_all_divides_by_nothing() -> None:
+    one = found(sample(2))
+    assert (one.ended, one.measured.latency_s, one.measured.cpu_us) == (0, 0, 0)
+
+
+@given(st.integers(0, 600_000), st.floats(0.1, 1000))
+def test_events_come_ten_at_a_time_each_bunch_within_its_own_share_of_it(number: int, rate: float) -> None:
+    bunch = max(1, min(10, int(rate)))
+    first = number - number % bunch
+    assert first / rate * (1 - 1e-12) <= due_s(number, rate) <= (first + bunch) / rate * (1 + 1e-12)
+    assert due_s(first, rate) == due_s(number, rate)
+
+
+@pytest.mark.parametrize("rate", [2.0, 20.0, 100.0])  # in step with the sampler, but for the spreading
+def test_the_sampler_sees_events_at_every_stage(rate: float) -> None:
+    period_s = min(10.0, rate) / rate
+    stages = sorted({due_s(number, rate) % min(SAMPLE_S, period_s) / period_s for number in range(2000)})
+    assert max(after - before for before, after in pairwise(stages)) < 0.05
+
+
+def test_a_child_knows_nothing_that_another_platform_would_need() -> None:
+    kept = {"GBOT_DB": "mysql://…", "PATH": "/bin", "GBOT_POOL": "5"}
+    withheld = {"GBOT_LINE_CHANNEL_SECRET": "a", "GBOT_MESSENGER_PAGE_TOKEN": "b", "GBOT_TLS_CERT": "c"}
+    assert child_environ(kept | withheld) == kept
