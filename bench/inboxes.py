@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 import psutil
 from measuring import LOCALHOST, Unavailable, free_port, pinned, say, two_cores
 
-from gbot.database import EXPECTED, Connection, Database, DatabaseDown, parse
-from gbot.errors import StartError
+from gbot.database.address import EXPECTED, parse
+from gbot.database.connection import Connection, Connector
+from gbot.errors import DatabaseDown, StartError
 from gbot.inboxes.desk import SqlDesk
 from gbot.inboxes.mysql import MySqlStore
 from gbot.inboxes.sqlite import SqliteStore
@@ -40,6 +41,9 @@ MARIADB_SETTINGS = (
     *("--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=512M", "--innodb-log-file-size=256M"),
     *("--skip-name-resolve", "--skip-log-bin", "--max-allowed-packet=64M"),
 )
+# As the old system had it, for a pool of 5,000; a server that runs already is taken as it is.
+CONNECTIONS_MAX = 5100
+CONNECTIONS_FOR_OTHERS = 20  # gbot keeps some free, who measures looks through one
 FSYNCS = 100
 FSYNC_BYTES = 4096
 
@@ -95,7 +99,7 @@ def administer(server_url: str, statement: str) -> None:
 
 def connect(url: str, timeout_s: float) -> Connection:
     try:
-        return Database(parse(url)).connect(timeout_s)
+        return Connector(parse(url)).connect(timeout_s)
     except DatabaseDown as error:
         raise Unavailable(f"the MySQL server cannot be used: {error}") from error
 
@@ -134,7 +138,7 @@ def unsettled(store: Store) -> int:
 
 
 @contextlib.contextmanager
-def mariadb(directory: Path, core: int | None) -> Iterator[tuple[str, psutil.Process]]:
+def mariadb(directory: Path, core: int | None, settings: Sequence[str] = ()) -> Iterator[tuple[str, psutil.Process]]:
     """Starts a MariaDB of its own; its URL and its process. The data directory is removed at the end."""
     server, install = (shutil.which(name, path=MARIADB_PATH) for name in ("mariadbd", "mariadb-install-db"))
     if server is None or install is None:
@@ -148,7 +152,7 @@ def mariadb(directory: Path, core: int | None) -> Iterator[tuple[str, psutil.Pro
         listen = [f"--bind-address={LOCALHOST}", f"--port={port}", f"--socket={socket}"]
         with Path(own, "log").open("wb") as output:
             process = subprocess.Popen(
-                pinned([server, *common, *listen, *MARIADB_SETTINGS], core),
+                pinned([server, *common, *listen, *MARIADB_SETTINGS, *settings], core),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -260,17 +264,44 @@ def mysql_url(text: str) -> str:
 
 
 @contextlib.contextmanager
-def mysql_kind(arguments: argparse.Namespace, name: str) -> Iterator[Kind | None]:
-    """MySQL as the options have it, or None where they do not speak of it."""
+def mysql_kind(arguments: argparse.Namespace, name: str, settings: Sequence[str] = ()) -> Iterator[Kind | None]:
+    """MySQL as the options have it, or None where they do not speak of it; `settings` are for one that is started."""
     if arguments.start_mariadb:
         core = two_cores()[1] if arguments.mysql_core is None else arguments.mysql_core
         say(f"starting a MariaDB on core {core}")
-        with mariadb(arguments.directory, core) as (url, process):
+        with mariadb(arguments.directory, core, settings) as (url, process):
             yield Kind(name, lambda: fresh_mysql(url), process)
     elif arguments.mysql:
         yield Kind(name, lambda: fresh_mysql(arguments.mysql))
     else:
         yield None
+
+
+@contextlib.contextmanager
+def roomy_mysql(arguments: argparse.Namespace, connections: int) -> Iterator[Kind]:
+    """A server that allows so many connections to gbot. Raises Unavailable when the options name none that does."""
+    with mysql_kind(arguments, "mysql", [f"--max-connections={CONNECTIONS_MAX}"]) as mysql:
+        if mysql is None:
+            raise Unavailable("this needs a database: --start-mariadb, or --mysql URL")
+        check_room(mysql, connections)
+        yield mysql
+
+
+def check_room(mysql: Kind, connections: int) -> None:
+    with mysql.fresh() as url, contextlib.closing(connect(url, timeout_s=10)) as connection:
+        allowed = int(connection.rows("SELECT @@max_connections")[0][0])
+    wanted = connections + CONNECTIONS_FOR_OTHERS
+    if allowed < wanted:
+        raise Unavailable(
+            f"{connections} connections need a database with max_connections of {wanted} or more; it has {allowed}"
+        )
+
+
+@contextlib.contextmanager
+def connections_of(url: str) -> Iterator[Callable[[], int]]:
+    """Tells how many connections that server has open, the one that asks left out."""
+    with contextlib.closing(connect(url, timeout_s=10)) as connection:
+        yield lambda: int(connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_connected'")[0][1]) - 1
 
 
 def mysql_version(kind: Kind) -> str:

@@ -199,10 +199,11 @@ def deliver(connection: http.client.HTTPConnection, messages: Sequence[str]) -> 
 
 @dataclass(frozen=True)
 class Counters:
-    """How many handlers have fallen asleep and have woken up since the start, as the bot of napping.py tells it."""
+    """How many handlers have begun to wait, have ended, and of those have failed since the start; napping.py tells."""
 
     slept: int = 0
     woken: int = 0
+    failed: int = 0
 
     @property
     def asleep(self) -> int:
@@ -212,7 +213,7 @@ class Counters:
 def read_counters(path: Path) -> Counters:
     """Nothing has been told before the first handler ran."""
     text = path.read_text().split() if path.exists() else []
-    return Counters(int(text[0]), int(text[1])) if len(text) == 2 else Counters()
+    return Counters(*map(int, text)) if len(text) == 3 else Counters()
 
 
 @dataclass(frozen=True)

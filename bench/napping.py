@@ -1,10 +1,12 @@
-"""The bot of bench/sleepers.py and bench/scenario2.py: every event waits for a while, and nothing else.
+"""The bots of bench/run.py, bench/sleepers.py and bench/scenario2.py.
 
+    gbot serve bench.napping:noting_bot     a handler prints a line, and waits for nothing
     gbot serve bench.napping:bot            it sleeps
+    gbot serve bench.napping:asking_bot     it sleeps, then asks the database for the time
     gbot serve bench.napping:calling_bot    it waits for the answer of the platform's API
 
 The environment says how long to sleep, BENCH_NAP_S=2-3 or BENCH_NAP_S=45, and where to tell, BENCH_NAP_COUNTERS: a file
-that holds two numbers, how many handlers have begun to wait so far and how many have waited.
+that holds three numbers, how many handlers have begun so far, how many have ended, and how many of those have failed.
 """
 
 import os
@@ -26,11 +28,12 @@ class Dormitory:
         self.nap_s = nap_s
         self.slept = 0
         self.woken = 0
+        self.failed = 0
         self.file = os.open(counters, os.O_WRONLY | os.O_CREAT, 0o600)
         self.telling = False
 
     def nap(self) -> None:
-        self.wait(lambda: time.sleep(random.uniform(*self.nap_s)))
+        time.sleep(random.uniform(*self.nap_s))
 
     def wait(self, wait: Callable[[], object]) -> None:
         if not self.telling:
@@ -39,12 +42,15 @@ class Dormitory:
         self.slept += 1
         try:
             wait()
+        except BaseException:
+            self.failed += 1
+            raise
         finally:
             self.woken += 1
 
     def tell(self) -> None:
         while True:
-            os.pwrite(self.file, b"%020d %020d\n" % (self.slept, self.woken), 0)
+            os.pwrite(self.file, b"%020d %020d %020d\n" % (self.slept, self.woken, self.failed), 0)
             gevent.sleep(TELL_EVERY_S)
 
 
@@ -60,7 +66,27 @@ bot = Bot()
 
 @bot.default
 def nap(ctx: Context) -> None:
-    dormitory.nap()
+    dormitory.wait(dormitory.nap)
+
+
+noting_bot = Bot()
+
+
+@noting_bot.default
+def note(ctx: Context) -> None:
+    dormitory.wait(lambda: print(f"message = {ctx.text!r}"))
+
+
+asking_bot = Bot()
+
+
+@asking_bot.default
+def ask(ctx: Context) -> None:
+    def nap_and_ask() -> None:
+        dormitory.nap()
+        ctx.db.query("SELECT NOW()")
+
+    dormitory.wait(nap_and_ask)
 
 
 calling_bot = Bot()

@@ -1,6 +1,6 @@
 """How many deliveries of ten messages does each server answer per second, every message run in a task of its own?
 
-    python bench/scenario1.py                          everything, both forms, about seven minutes
+    python bench/scenario1.py                          everything, both forms, about eight minutes
     python bench/scenario1.py --only gbot,fastapi --form pinned --rounds 3
     python bench/scenario1.py --host localhost         a server that already runs, listed in deploy/hosts.toml
 
@@ -9,19 +9,15 @@ wrk -t1 -c64 on another, which makes the server the bottleneck and its figures r
 """
 
 import argparse
-import http.client
-import json
 import sys
 import tempfile
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hosts import listed_host
 from measuring import (
     LOCALHOST,
-    ROOT,
-    Server,
     Unavailable,
     circumstances,
     command_output,
@@ -36,7 +32,7 @@ from measuring import (
     wait_until_quiet,
     write_json,
 )
-from subjects import Subject, install_fastify, subjects
+from subjects import Subject, install_fastify, present, subjects
 from wrk import (
     DRAIN_TIMEOUT_S,
     WARM_UP_S,
@@ -51,9 +47,9 @@ from wrk import (
     names,
     positive,
     run_wrk,
+    told_counts,
 )
 
-HOSTS = ROOT / "deploy" / "hosts.toml"
 MESSAGES = 10  # of each delivery
 HEADER = (
     *("server", "req/s", "+-%", "events/s", "p50 ms", "p99 ms", "p99/p50", "p99/floor"),
@@ -93,17 +89,6 @@ class Measurement:
 Rounds = dict[str, list[Measurement]]
 
 
-def events_told(server: Server) -> int:
-    connection = http.client.HTTPConnection(LOCALHOST, server.port, timeout=10)
-    try:
-        connection.request("GET", "/count")
-        return int(json.loads(connection.getresponse().read())["events"])
-    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-        raise Unavailable(f"{server.name} did not tell its count of events: {error!r}") from error
-    finally:
-        connection.close()
-
-
 def observe(subject: Subject, form: Form, seconds: int) -> Observation:
     """One round: start, one checked delivery, warm-up, the measured window, drain, stop, count."""
     port = free_port()
@@ -116,7 +101,7 @@ def observe(subject: Subject, form: Form, seconds: int) -> Observation:
             warm_up = run_wrk(form, WARM_UP_S, port)
             wait_until_quiet(server, DRAIN_TIMEOUT_S)
             window = measure_window(server, form, seconds)
-            told = events_told(server) if subject.counts else None
+            told = told_counts(LOCALHOST, port)["events"] if subject.counts else None
         # Only a server that has ended has written all it had in its buffers.
         printed = events_printed(server.stdout)
     return Observation(window, 1 + warm_up.answered + window.load.answered, told, printed, busy_percent)
@@ -231,19 +216,6 @@ def report(form: Form, found: Rounds, skipped: Mapping[str, str], seconds: int, 
     return "\n".join([title, "", table(HEADER, rows), *notes, ""])
 
 
-def present(chosen: Sequence[Subject], skipped: dict[str, str]) -> list[Subject]:
-    """Those whose parts are all installed; the others are put on the list of the skipped with the reason."""
-    ready = []
-    for subject in chosen:
-        try:
-            subject.require()
-            ready.append(subject)
-        except Unavailable as reason:
-            skipped[subject.name] = str(reason)
-            say(f"{subject.name} skipped: {reason}")
-    return ready
-
-
 def compare(arguments: argparse.Namespace) -> dict[str, object]:
     """Runs the comparison and prints its tables; returns what goes into the JSON."""
     everyone = subjects(arguments.peer_python, arguments.gbot_options.split())
@@ -266,25 +238,15 @@ def compare(arguments: argparse.Namespace) -> dict[str, object]:
     return {**result, "skipped": skipped}
 
 
-def listed_host(name: str) -> tuple[str, int]:
-    """Address and port of a host of deploy/hosts.toml; load is put on no other."""
-    hosts = tomllib.loads(HOSTS.read_text())["host"]
-    for host in hosts:
-        if host["name"] == name:
-            return host["address"], host["port"]
-    names = ", ".join(host["name"] for host in hosts)
-    raise SystemExit(f"expected --host to be listed in deploy/hosts.toml ({names}), got {name!r}")
-
-
 def load_host(arguments: argparse.Namespace) -> dict[str, object]:
     """The old form against a server that already runs; of its machine nothing is known, so only wrk's figures."""
-    address, port = listed_host(arguments.host)
+    host = listed_host(arguments.host)
     [form] = forms("old")
     found: Rounds = {arguments.host: []}
     for number in range(1, arguments.rounds + 1):
         say(f"{form.name} form, round {number}/{arguments.rounds}: {arguments.host}, {arguments.seconds} s")
         try:
-            load = run_wrk(form, arguments.seconds, port, address=address)
+            load = run_wrk(form, arguments.seconds, host.port, address=host.address)
         except Unavailable as reason:
             raise SystemExit(str(reason)) from reason
         errors = sum(load.errors.values())

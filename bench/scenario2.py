@@ -10,16 +10,11 @@ serves the API, each of whose answers takes 2-3 s.
 """
 
 import argparse
-import contextlib
-import http.client
 import json
-import re
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +26,11 @@ from measuring import (
     Unavailable,
     circumstances,
     cpu_busy_percent,
-    deliver,
     exit_on_sigterm,
     figure,
     free_port,
     pin_this_process,
     pinned,
-    read_counters,
-    running_server,
     say,
     server_environment,
     table,
@@ -47,17 +39,20 @@ from measuring import (
     wait_until_ready,
     write_json,
 )
-from subjects import MEMORY, gbot_command, subjects
+from subjects import subjects
+from waiting import (
+    END_TIMEOUT_S,
+    SAMPLE_S,
+    SETTLE_S,
+    WAIT_S,
+    Posting,
+    fitting_rate,
+    last_sample,
+    loaded_server,
+    wait_for,
+)
 
-WAIT_S = (2.0, 3.0)
-SHARE = 0.95  # of the events per second at which the pool would be full
-BATCH = [str(number) for number in range(10)]
-CLIENTS = 4  # threads that post, so that one late answer does not hold up the rest
-SETTLE_S = 8.0  # until as many end as begin
-SAMPLE_S = 0.5
-END_TIMEOUT_S = 90.0
 SECRETS = {"GBOT_LINE_CHANNEL_SECRET": "bench", "GBOT_LINE_CHANNEL_ACCESS_TOKEN": "bench"}
-HELD = re.compile(rb"handlers (\d+)/\d+ running, .*; inbox (\d+) held")
 
 
 @dataclass(frozen=True)
@@ -87,67 +82,11 @@ class Finding:
     verdict: dict[str, Any] | None
 
 
-class Poster(threading.Thread):
-    """Posts its share of the deliveries at a constant rate, on one kept-alive connection."""
-
-    def __init__(self, port: int, deliveries_per_s: float) -> None:
-        super().__init__(name="poster", daemon=True)
-        self.port = port
-        self.pause_s = 1 / deliveries_per_s
-        self.enough = threading.Event()
-        self.taken = 0
-
-    def run(self) -> None:
-        connection = http.client.HTTPConnection(LOCALHOST, self.port, timeout=30)
-        due = time.monotonic()
-        with contextlib.closing(connection):
-            while not self.enough.wait(max(0.0, due - time.monotonic())):
-                try:
-                    status, _ = deliver(connection, BATCH)
-                except OSError:  # the server stops
-                    return
-                self.taken += len(BATCH) if status == 200 else 0
-                due += self.pause_s
-
-
-class Posting:
-    """The load of *sleep*."""
-
-    app = "bench.napping:bot"
-    options: tuple[str, ...] = ()
-    verdict: dict[str, Any] | None = None
-
-    def __init__(self, plan: Plan, directory: Path, core: int) -> None:
-        self.plan = plan
-        self.environment = {"BENCH_NAP_S": "{}-{}".format(*WAIT_S)}
-        self.posters: list[Poster] = []
-
-    def prepare(self) -> None:
-        """Nothing has to be there before the server."""
-
-    def start(self, server: Server) -> None:
-        per_s = self.plan.rate / len(BATCH) / CLIENTS
-        self.posters = [Poster(server.port, per_s) for _ in range(CLIENTS)]
-        for poster in self.posters:
-            poster.start()
-
-    def end(self) -> int:
-        """Stop, and tell how many events the server has taken."""
-        for poster in self.posters:
-            poster.enough.set()
-            poster.join(timeout=35)
-        return sum(poster.taken for poster in self.posters)
-
-    def close(self) -> None:
-        for poster in self.posters:
-            poster.enough.set()
-
-
 class Simulating:
     """The load of *call*, and the API that is called."""
 
     app = "bench.napping:calling_bot"
-    options = ("--platforms", "line", "--lanes", "line.reply: 100000 at once")
+    options: Sequence[str] = ("--platforms", "line", "--lanes", "line.reply: 100000 at once")
 
     def __init__(self, plan: Plan, directory: Path, core: int) -> None:
         self.plan = plan
@@ -160,10 +99,8 @@ class Simulating:
         self.process: subprocess.Popen[bytes] | None = None
         self.verdict: dict[str, Any] | None = None
 
-    def prepare(self) -> None:
-        """The server only calls when it has events: the API may come after it."""
-
     def start(self, server: Server) -> None:
+        """The server only calls when it has events: the API may come after it."""
         plan = self.plan
         command = [
             sys.executable,
@@ -207,49 +144,16 @@ class Simulating:
         self.output.close()
 
 
-LOADS: dict[str, type[Posting] | type[Simulating]] = {"sleep": Posting, "call": Simulating}
-
-
-def backlog(server: Server) -> int:
-    """Accepted and not begun, by the last line of the server's sampler."""
-    lines = HELD.findall(server.stderr.read_bytes())
-    if not lines:
-        raise Unavailable("the server has logged no line of its sampler")
-    running, held = map(int, lines[-1])
-    return max(0, held - running)
-
-
-@contextlib.contextmanager
-def loaded_server(plan: Plan, cores: tuple[int, int]) -> Iterator[tuple[Server, Posting | Simulating, Path]]:
-    server_core, load_core = cores
-    with tempfile.TemporaryDirectory(prefix="gbot-bench-") as name:
-        directory = Path(name)
-        load = LOADS[plan.kind](plan, directory, load_core)
-        counters, port = directory / "counters", free_port()
-        sizes = (
-            "--pool",
-            str(plan.pool),
-            "--inbox-max",
-            str(10 * plan.pool),
-            "--sample-interval",
-            "1",
-            "--log-level",
-            "info",
-        )
-        command = gbot_command(port, app=load.app, options=(*MEMORY, *sizes, *load.options))
-        environment = {"BENCH_NAP_COUNTERS": str(counters), **load.environment}
-        try:
-            with running_server(
-                "gbot", command, port=port, directory=directory, core=server_core, environment=environment
-            ) as server:
-                yield server, load, counters
-        finally:
-            load.close()
+KINDS = ("sleep", "call")
 
 
 def measure(plan: Plan, cores: tuple[int, int]) -> Finding:
     say(f"{plan.kind}, pool {plan.pool:,}: {plan.rate:,.0f} events per second")
-    with loaded_server(plan, cores) as (server, load, counters):
+
+    def make_load(directory: Path) -> Posting | Simulating:
+        return Posting(plan.rate) if plan.kind == "sleep" else Simulating(plan, directory, cores[1])
+
+    with loaded_server(make_load, plan.pool, cores[0]) as (server, load, counters):
         idle = take_sample(server, counters)
         load.start(server)
         time.sleep(SETTLE_S)
@@ -257,18 +161,16 @@ def measure(plan: Plan, cores: tuple[int, int]) -> Finding:
         while samples[-1].at_s < samples[0].at_s + plan.seconds:
             time.sleep(SAMPLE_S)
             samples.append(take_sample(server, counters))
-        left = backlog(server)
+        left = backlog(last_sample(server))
         taken = load.end()
         missing = taken - wait_for(counters, taken)
-    return finding(plan, idle, samples, left, missing, load.verdict)
+    verdict = load.verdict if isinstance(load, Simulating) else None
+    return finding(plan, idle, samples, left, missing, verdict)
 
 
-def wait_for(counters: Path, expected: int) -> int:
-    """Wait until so many events have ended; returns how many have."""
-    deadline = time.monotonic() + END_TIMEOUT_S
-    while read_counters(counters).woken < expected and time.monotonic() < deadline:
-        time.sleep(SAMPLE_S)
-    return read_counters(counters).woken
+def backlog(sample: dict[str, Any]) -> int:
+    """Accepted and not begun, by the server's sampler."""
+    return max(0, sample["events_held"] - sample["running"])
 
 
 def finding(
@@ -316,7 +218,7 @@ def report(findings: Sequence[Finding]) -> str:
 def parse() -> tuple[list[Plan], Path | None]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pools", default="5000,20000,50000", metavar="N,…", help="sizes (default 5000,20000,50000)")
-    parser.add_argument("--only", choices=list(LOADS), help="only this way of waiting")
+    parser.add_argument("--only", choices=KINDS, help="only this way of waiting")
     parser.add_argument("--seconds", type=float, default=15, help="how long to measure (default 15)")
     parser.add_argument("--rate-max", type=float, default=25_000, help="events per second at most (default 25000)")
     parser.add_argument(
@@ -329,9 +231,9 @@ def parse() -> tuple[list[Plan], Path | None]:
     given = parser.parse_args()
     rates_max = {"sleep": given.rate_max, "call": given.call_rate_max}
     plans = []
-    for kind in [given.only] if given.only else list(LOADS):
+    for kind in [given.only] if given.only else KINDS:
         for pool in map(int, given.pools.split(",")):
-            rate = min(SHARE * pool / (sum(WAIT_S) / 2), rates_max[kind])
+            rate = min(fitting_rate(pool), rates_max[kind])
             plans.append(Plan(kind, pool, rate, given.seconds))
     return plans, given.json
 

@@ -1,6 +1,7 @@
 """Who is measured: gbot and its peers, how each is started, and how one learns what it lacks."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,16 @@ from measuring import LOCALHOST, ROOT, Unavailable, command_output, say
 
 PEERS = ROOT / "bench" / "peers"
 FASTIFY = PEERS / "fastify"
+GO = "go"
+GO_PATH, GO_DRIVER = Path("/usr/share/gocode"), "github.com/go-sql-driver/mysql"  # where Debian has Go's libraries
 # Whoever is compared with gbot keeps events in memory only; bench/durability.py asks what keeping them on disk costs.
 MEMORY = ("--inbox", "memory:")
+GUNICORN = ["gunicorn", "gevent", "greenlet", "PyMySQL", "DBUtils"]
 DISTRIBUTIONS = {
-    "gbot": ["gbot", "gevent", "greenlet", "falcon", "httptools", "msgspec"],
-    "fastapi": ["fastapi", "starlette", "pydantic", "uvicorn", "uvloop", "httptools"],
-    "falcon-gunicorn": ["falcon", "gunicorn", "gevent", "greenlet"],
+    "gbot": ["gbot", "gevent", "greenlet", "falcon", "httptools", "msgspec", "PyMySQL"],
+    "fastapi": ["fastapi", "starlette", "pydantic", "uvicorn", "uvloop", "httptools", "asyncmy"],
+    "flask-gunicorn": ["flask", "werkzeug", *GUNICORN],
+    "falcon-gunicorn": ["falcon", *GUNICORN],
     "echo-floor": ["gevent", "greenlet"],
 }
 
@@ -34,19 +39,25 @@ class Subject:
     python: str
     command: Callable[[int], list[str]]
     modules: tuple[str, ...] = ()
+    database_modules: tuple[str, ...] = ()
     counts: bool = True
     runs_events: bool = True
 
-    def require(self) -> None:
-        """Raises Unavailable with what to do when something it is started with is missing."""
-        if self.name.startswith("fastify"):
-            require_fastify()
+    def require(self, *, database: bool = False) -> None:
+        """Raises Unavailable with what to do when something it is started with, or asks a database with, is missing."""
+        if self.name == GO:
+            require_go()
+        elif self.name.startswith("fastify"):
+            require_fastify(*(["mysql2"] if database else []))
         else:
-            require_modules(self.python, self.modules)
+            require_modules(self.python, [*self.modules, *(self.database_modules if database else ())])
 
     def versions(self) -> dict[str, str | None]:
+        if self.name == GO:
+            return {"go": command_output(["go", "version"])}
         if self.name.startswith("fastify"):
-            return {"node": command_output(["node", "--version"]), "fastify": fastify_version()}
+            found = {package: node_version(package) for package in ("fastify", "mysql2")}
+            return {"node": command_output(["node", "--version"]), **found}
         return python_versions(self.python, DISTRIBUTIONS[self.name])
 
 
@@ -68,10 +79,10 @@ def subjects(peer_python: str, gbot_options: Sequence[str] = ()) -> dict[str, Su
         how = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
         return [peer_python, "-m", "uvicorn", "fastapi_app:app", *where, *how]
 
-    def falcon(port: int) -> list[str]:
-        where = ["--chdir", str(PEERS), "--bind", f"{LOCALHOST}:{port}"]
+    def gunicorn(app: str) -> Callable[[int], list[str]]:
         how = ["-k", "gevent", "-w", "1", "--no-control-socket", "--log-level", "warning"]
-        return [peer_python, "-m", "gunicorn", "falcon_gunicorn:app", *where, *how]
+        start = [peer_python, "-m", "gunicorn", app, "--chdir", str(PEERS), *how]
+        return lambda port: [*start, "--bind", f"{LOCALHOST}:{port}"]
 
     def fastify(printing: str) -> Callable[[int], list[str]]:
         return lambda port: ["node", str(FASTIFY / "server.mjs"), str(port), printing]
@@ -82,15 +93,60 @@ def subjects(peer_python: str, gbot_options: Sequence[str] = ()) -> dict[str, Su
     def floor(port: int) -> list[str]:
         return [peer_python, str(PEERS / "echo_floor.py"), str(port)]
 
+    under, pooled = ("gunicorn", "gevent"), ("pymysql", "dbutils")
     everyone = [
         Subject("gbot", sys.executable, gbot, ("gbot.__main__",), counts=False),
-        Subject("fastapi", peer_python, fastapi, ("fastapi", "uvicorn", "uvloop", "httptools")),
-        Subject("falcon-gunicorn", peer_python, falcon, ("falcon", "gunicorn", "gevent")),
+        Subject("fastapi", peer_python, fastapi, ("fastapi", "uvicorn", "uvloop", "httptools"), ("asyncmy",)),
+        Subject("flask-gunicorn", peer_python, gunicorn("flask_gunicorn:app"), ("flask", *under), pooled),
+        Subject("falcon-gunicorn", peer_python, gunicorn("falcon_gunicorn:app"), ("falcon", *under), pooled),
         Subject("fastify", "", fastify("console")),
         Subject("fastify-buffered", "", fastify("buffered")),
         Subject("echo-floor", peer_python, floor, ("gevent",), counts=False, runs_events=False),
     ]
     return {subject.name: subject for subject in everyone}
+
+
+def go_subject(directory: Path) -> Subject:
+    """The peer in Go, which is built into this directory when it is first started."""
+    return Subject(GO, "", lambda port: [str(built_go(directory)), str(port)])
+
+
+def require_go() -> None:
+    if not shutil.which("go"):
+        raise Unavailable("go is not installed; Debian: apt-get install golang-go")
+    if not (GO_PATH / "src" / GO_DRIVER).is_dir():
+        raise Unavailable(f"{GO_DRIVER} missing; Debian: apt-get install golang-github-go-sql-driver-mysql-dev")
+
+
+def built_go(directory: Path) -> Path:
+    binary = directory / "go-server"
+    if binary.exists():
+        return binary
+    say("building the peer in Go")
+    own = {"GO111MODULE": "off", "GOPATH": str(GO_PATH), "GOCACHE": str(directory / "go-cache"), "GOFLAGS": ""}
+    build = ["go", "build", "-o", str(binary), str(PEERS / "go_http" / "main.go")]
+    try:
+        done = subprocess.run(
+            build, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **own}
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable("go build did not end within 300 s") from error
+    if done.returncode:
+        raise Unavailable(f"go build failed: {done.stderr.strip()[-300:]}")
+    return binary
+
+
+def present(chosen: Sequence[Subject], skipped: dict[str, str], *, database: bool = False) -> list[Subject]:
+    """Those whose parts are all installed; the others are put on the list of the skipped with the reason."""
+    ready = []
+    for subject in chosen:
+        try:
+            subject.require(database=database)
+            ready.append(subject)
+        except Unavailable as reason:
+            skipped[subject.name] = str(reason)
+            say(f"{subject.name} skipped: {reason}")
+    return ready
 
 
 def require_modules(python: str, modules: Iterable[str]) -> None:
@@ -111,16 +167,17 @@ def require_modules(python: str, modules: Iterable[str]) -> None:
         raise Unavailable(f"{', '.join(missing)} missing; run: pip install -e '.[bench]'")
 
 
-def require_fastify() -> None:
+def require_fastify(*besides: str) -> None:
     if not shutil.which("node"):
         raise Unavailable("node is not installed (20 or newer)")
-    if not fastify_version():
-        raise Unavailable("Fastify missing; run `npm ci` in bench/peers/fastify, or pass --install-peers")
+    if missing := [package for package in ("fastify", *besides) if not node_version(package)]:
+        names = " and ".join(missing)
+        raise Unavailable(f"{names} missing; run `npm ci` in bench/peers/fastify, or pass --install-peers")
 
 
-def fastify_version() -> str | None:
+def node_version(package: str) -> str | None:
     try:
-        found: str = json.loads((FASTIFY / "node_modules" / "fastify" / "package.json").read_text())["version"]
+        found: str = json.loads((FASTIFY / "node_modules" / package / "package.json").read_text())["version"]
     except (OSError, ValueError, KeyError):
         return None
     return found

@@ -3,7 +3,8 @@
 --   wrk -t1 -c64 -d30 -s bench/wrk.lua http://127.0.0.1:4000/callback
 --
 -- The environment says how many messages, BENCH_MESSAGES=10, and how long each connection waits before a delivery,
--- BENCH_DELAY_MS=0: a random time with this mean, so that deliveries do not come in step.
+-- BENCH_DELAY_MS=0: a random time with this mean, so that deliveries do not come in step. BENCH_CONNECTIONS=0 are those
+-- of a thread: each first waits for what would be left of such a time, so that the rate is the same from the start.
 --
 -- Latencies are in milliseconds. "status" counts answers with a status above 399; they are part of "requests" too.
 
@@ -12,6 +13,7 @@ for number = 1, tonumber(os.getenv("BENCH_MESSAGES") or 10) do
   messages[number] = number
 end
 local delay_ms = tonumber(os.getenv("BENCH_DELAY_MS") or 0)
+local fresh_connections = tonumber(os.getenv("BENCH_CONNECTIONS") or 0)
 
 wrk.method = "POST"
 wrk.body = '{"messages":"' .. table.concat(messages, ",") .. '"}'
@@ -19,9 +21,22 @@ wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Accept"] = "application/json"
 
 if delay_ms > 0 then
+  -- Of two successive shares the second is what the first leaves of 1: a short load meets their mean as well.
+  local left
+  local function next_share()
+    local share = left or math.random()
+    left = not left and 1 - share or nil
+    return share
+  end
+
   -- wrk takes whole milliseconds: rounded up or down by chance, the mean stays as it was asked for.
   function delay()
-    return math.floor(2 * delay_ms * math.random() + math.random())
+    local share = next_share()
+    if fresh_connections > 0 then
+      fresh_connections = fresh_connections - 1
+      share = 1 - math.sqrt(share)
+    end
+    return math.floor(2 * delay_ms * share + math.random())
   end
 end
 

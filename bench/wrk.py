@@ -85,7 +85,8 @@ def run_wrk(
 ) -> Load:
     options = [f"-t{form.threads}", f"-c{form.connections}", f"-d{seconds}s", "--timeout", "10s"]
     command = ["wrk", *options, "-s", str(ROOT / "bench" / "wrk.lua"), f"http://{address}:{port}/callback"]
-    environment = {**os.environ, "BENCH_MESSAGES": str(messages), "BENCH_DELAY_MS": f"{delay_ms:.3f}"}
+    asked = {"BENCH_MESSAGES": str(messages), "BENCH_DELAY_MS": f"{delay_ms:.3f}"}
+    environment = {**os.environ, **asked, "BENCH_CONNECTIONS": str(form.connections // form.threads)}
     try:
         done = subprocess.run(
             pinned(command, form.client_core),
@@ -136,6 +137,20 @@ def check_answer(server: Server, messages: int) -> None:
             raise Unavailable(f"{server.name} answered {status} {answer[:80]!r} to POST /callback")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unavailable(f"{server.name} gave no answer to POST /callback: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def told_counts(address: str, port: int, timeout_s: float = 10.0) -> dict[str, int]:
+    """What GET /count tells of the events since the server's start: how many were completed, and more."""
+    connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/count")
+        response = connection.getresponse()
+        told = json.loads(response.read())
+        return {name: int(value) for name, value in {"events": told["events"], **told}.items()}
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise Unavailable(f"port {port} did not tell its count of events: {error!r}") from error
     finally:
         connection.close()
 

@@ -1,0 +1,1 @@
+"""The parts of bench/run.py: what is chosen, how one measurement goes, what is watched meanwhile."""
