@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gbot import Bot, Event
+from gbot import Bot, Context, Drop, DuplicateKey, Event
 from gbot.platform import Limits
 from gbot.platforms import line_api, messenger_api
 from gbot.testing import Client
@@ -38,8 +38,8 @@ def bot_with(handlers: str, **names: object) -> Bot:
 
 
 def test_there_are_bots_handlers_and_tests_in_it() -> None:
-    assert (len(BOTS), len(HANDLERS), len(TESTS)) == (2, 2, 1)
-    assert len(BLOCKS) == 5
+    assert (len(BOTS), len(HANDLERS), len(TESTS)) == (2, 3, 1)
+    assert len(BLOCKS) == 6
 
 
 def test_the_first_bot_answers() -> None:
@@ -112,3 +112,25 @@ def test_the_commands_it_names_exist() -> None:
 def test_it_names_every_lane(limits: Limits) -> None:
     bullet = README.partition("- **Limits.**")[2].partition("\n- **")[0]
     assert [lane for lane in limits.lanes if f"``{lane}``" not in bullet] == []
+
+
+def test_the_handlers_with_a_database_take_orders(mysql_url: str) -> None:
+    bot = bot_with(HANDLERS[2], Drop=Drop, DuplicateKey=DuplicateKey)
+
+    @bot.command("/open")
+    def open_shop(ctx: Context) -> None:
+        ctx.db.execute("CREATE OR REPLACE TABLE dishes (name VARCHAR(20) PRIMARY KEY, yen INT, stock INT)")
+        ctx.db.execute("CREATE OR REPLACE TABLE orders (event VARCHAR(100) PRIMARY KEY, dish VARCHAR(20))")
+        ctx.db.execute("INSERT INTO dishes VALUES ('soba', 800, 1), ('unagi', 3000, 1)")
+
+    @bot.command("/close")
+    def close_shop(ctx: Context) -> None:
+        ctx.db.execute("DROP TABLE dishes, orders")
+
+    client = Client(bot, db=mysql_url)
+    client.text("/open")
+    assert client.text("/menu").texts == ["soba: 800 yen"]
+    assert client.text("/order soba").texts == ["One soba."]
+    assert client.text("/order soba").texts == []  # sold out
+    assert client.text("/export").texts == ["soba"]
+    client.text("/close")
