@@ -360,11 +360,7 @@ def outlasting(seconds: float, work: Callable[[], object], how: str) -> None:
     handler = gevent.spawn(work)
     gevent.sleep(seconds)
     assert not handler.ready()
-    handler.kill(KeyboardInterruption if how == "another" else gevent.GreenletExit)
-
-
-class KeyboardInterruption(BaseException):
-    """Something that is thrown into a handler, and no gbot.errors."""
+    handler.kill()
 
 
 WAYS = ("timeout", "silent timeout", "kill")

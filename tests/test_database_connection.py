@@ -430,7 +430,8 @@ def test_a_pool_over_tls_keeps_its_connections_and_sees_which_have_ended(tls_url
             asking = [gevent.spawn(made.db.query, "SHOW SESSION STATUS LIKE 'Ssl_cipher'") for _ in range(8)]
             gevent.joinall(asking, raise_error=True)
             assert all(greenlet.value[0][1] for greenlet in asking)
-            assert (made.count("broken"), made.count("opened")) == (ended, 8 + ended)
+            assert made.count("broken") == ended
+            assert (made.count("opened") > 8) == (ended > 0)
 
 
 def test_tls_that_the_server_does_not_offer_is_refused_with_advice(mysql_url: str, connection: Connection) -> None:

@@ -242,6 +242,12 @@ def test_whatever_becomes_of_the_server_nothing_is_executed_twice_and_nothing_lo
 # Standing still.
 
 
+def stop_in_its_tracks(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    eventually(lambda: all("State:\tT" in (task / "status").read_text() for task in tasks))
+
+
 @patched
 def test_a_server_that_stands_still_holds_nobody_for_longer_than_he_wants(tmp_path: Path) -> None:
     server = MariaDb(tmp_path)
@@ -254,9 +260,9 @@ def test_a_server_that_stands_still_holds_nobody_for_longer_than_he_wants(tmp_pa
         def left_open() -> None:
             with made.db.connection() as connection:
                 connection.begin()
-                os.kill(pid, signal.SIGSTOP)
+                stop_in_its_tracks(pid)
 
-        with pytest.raises(gevent.Timeout), gevent.Timeout(0.3):
+        with pytest.raises(gevent.Timeout), gevent.Timeout(1):
             left_open()  # and is not undone, for the server does not answer
         assert made.count("in_use") == 0
 
@@ -366,8 +372,13 @@ def test_killed_handlers_and_killed_sessions_never_make_more_sessions_than_the_p
                 gevent.sleep(0.001)
 
         handlers = [gevent.spawn(handler, number) for number in range(20)]
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
+        began = time.monotonic()
+
+        def looked_at_for_long_enough() -> bool:
+            seen = min(errors["none"] / 30, errors["DatabaseDown"], made.count("left") / 20)
+            return time.monotonic() - began > (2 if seen >= 1 else 40)
+
+        while not looked_at_for_long_enough():
             found = outside.rows("SELECT ID, COMMAND, INFO FROM information_schema.PROCESSLIST")
             working = [number for number, command, info in found if command == "Query" and "'chaos'" in (info or "")]
             assert len(working) <= size, working
@@ -379,8 +390,8 @@ def test_killed_handlers_and_killed_sessions_never_make_more_sessions_than_the_p
         going = False
         gevent.joinall(handlers, raise_error=True)
         assert set(errors) <= {"none", "DatabaseDown", "DatabaseAway", "DatabaseBusy"}, errors
-        assert errors["none"] > 20, errors
+        assert errors["none"] >= 30, errors
         assert errors["DatabaseDown"] > 0, errors
-        assert made.count("left") > 10
+        assert made.count("left") >= 20
         assert query_at_once(made, size) == [[(1, 0)]] * size
         eventually(lambda: made.count("open") == size)
