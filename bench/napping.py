@@ -1,4 +1,4 @@
-"""The bots of bench/run.py, bench/sleepers.py and bench/scenario2.py.
+"""The bots of bench/run.py, bench/sleepers.py, bench/scenario2.py and bench/scenario3.py.
 
     gbot serve bench.napping:noting_bot     a handler prints a line, and waits for nothing
     gbot serve bench.napping:bot            it sleeps

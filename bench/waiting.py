@@ -53,20 +53,20 @@ class Poster(threading.Thread):
         super().__init__(name="poster", daemon=True)
         self.port = port
         self.pause_s = pause_s
+        self.due_s = time.monotonic()
         self.enough = threading.Event()
         self.taken = 0
 
     def run(self) -> None:
         connection = http.client.HTTPConnection(LOCALHOST, self.port, timeout=30)
-        due = time.monotonic()
         with contextlib.closing(connection):
-            while not self.enough.wait(max(0.0, due - time.monotonic())):
+            while not self.enough.wait(max(0.0, self.due_s - time.monotonic())):
                 try:
                     status, _ = deliver(connection, BATCH)
                 except OSError:  # the server stops
                     return
                 self.taken += len(BATCH) if status == 200 else 0
-                due += self.pause_s
+                self.due_s += self.pause_s
 
 
 class Posting:
@@ -94,9 +94,10 @@ class Posting:
         return len(BATCH) * CLIENTS / self.rate
 
     def go_on_at(self, rate: float) -> None:
+        """From now on at this rate; what should have been posted by now is not made up for."""
         self.rate = rate
         for poster in self.posters:
-            poster.pause_s = self.pause_s
+            poster.pause_s, poster.due_s = self.pause_s, time.monotonic()
 
     def end(self) -> int:
         """Stop, and tell how many events the server has taken."""
