@@ -10,7 +10,8 @@ from gevent.lock import Semaphore
 
 from gbot.database.client import Database
 from gbot.database.connection import Connection
-from gbot.database.pool import Place, Pool
+from gbot.database.place import Place
+from gbot.database.pool import Pool
 
 QUERY = "SELECT NOW()"
 # The longest wait of the crowd is what is to be found out: nobody is turned away.

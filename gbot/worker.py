@@ -30,7 +30,7 @@ from gbot import logs
 from gbot.bot import Bot
 from gbot.config import CONFIG_VARIABLE, Config, load
 from gbot.connection import HttpSettings
-from gbot.database.pool import PoolStatistics
+from gbot.database.place import PoolStatistics
 from gbot.dispatcher import Leftovers
 from gbot.engine import Engine, left_sentence
 from gbot.errors import StartError

@@ -55,6 +55,7 @@ PURE |= {"gbot.draft", "gbot.chat_screen", "gbot.users_screens", "gbot.testing.a
 PURE |= {"gbot.sender", "gbot.users", "gbot.broadcast", "gbot.outbound.circuit"}
 PURE |= {
     "gbot.database.address",
+    "gbot.database.outage",
     "gbot.database.sizing",
     "gbot.checks.screens",
     "gbot.checks.finding",

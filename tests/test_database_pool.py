@@ -11,7 +11,10 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from gbot.database.pool import HOLDERS_NAMED, OPENINGS_MAX, PAUSE_MIN_S, Place, Pool
+from gbot.database.openings import OPENINGS_MAX
+from gbot.database.outage import PAUSE_MIN_S
+from gbot.database.place import HOLDERS_NAMED, Place
+from gbot.database.pool import Pool
 from gbot.errors import DatabaseAway, DatabaseBusy, DatabaseDown, NotNow
 from tests.database_rig import FakeConnection, FakeServer, Kept, kept_log
 from tests.rig import wait_until

@@ -2,6 +2,8 @@
 
 ::
 
-    client ──▶ pool ──▶ connection ──▶ PyMySQL        sizing      what a server allows, and what of it a node may take
-                                  └──▶ address        limits      reads it from the server
+    opening ──▶ client ──▶ pool ──▶ openings ──▶ outage
+       │           │        └──────────┴──▶ place
+       │           └──▶ connection ──▶ PyMySQL, address
+       └──▶ limits ──▶ sizing
 """

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from gbot.database.connection import Arguments, Connection, Done, RawConnection
-from gbot.database.pool import Place, Pool, PoolStatistics
+from gbot.database.place import Place, PoolStatistics
+from gbot.database.pool import Pool
 from gbot.errors import BotError, DatabaseError, Deadlock
 
 log = logging.getLogger(__name__)

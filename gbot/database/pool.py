@@ -7,7 +7,7 @@
 
 **Bounds.** There are never more than ``size`` connections: a place is reserved before one is opened. Greenlets take
 turns without preemption, so there is no lock, and nothing here waits for the network while another has to wait for it:
-connections are opened in greenlets of their own, OPENINGS_MAX at once, and looked at by the one who takes them.
+connections are opened in greenlets of their own, see ``openings``, and looked at by the one who takes them.
 
 **Order.** The connection used last is used first, so that those which are not needed grow old and are closed. Who
 finds none waits, in the order of arrival, for ``wait_s`` at most: DatabaseBusy then tells who holds them.
@@ -27,95 +27,31 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic
 
 import gevent
 from gevent.event import AsyncResult
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
-from gbot.errors import DatabaseAway, DatabaseBusy, DatabaseDown, DatabaseError
+from gbot.database.openings import Openings
+from gbot.database.outage import COMPLAINT_PAUSE_S, PAUSE_MAX_S
+from gbot.database.place import P, Place, PoolStatistics, longest_text, warn_of_holders
+from gbot.errors import DatabaseAway, DatabaseBusy, DatabaseError
 
 log = logging.getLogger(__name__)
 
-OPENINGS_MAX: Final = 32  # at once
 CLOSINGS_MAX: Final = 50  # in one go
-OPEN_TIMEOUT_S: Final = 10.0
 TRUST_S: Final = 1.0
 PING_AFTER_S: Final = 30.0
 PING_TIMEOUT_S: Final = 2.0
 IDLE_MAX_S: Final = 300.0
-PAUSE_MIN_S: Final = 0.1
-PAUSE_MAX_S: Final = 5.0
 BUSY_AFTER_S: Final = 1.0  # until an event that found no connection is tried again
 ROUND_S: Final = 1.0  # of upkeep
 END_CHECK_INTERVAL_S: Final = 0.01
 SWEEP_ROUNDS: Final = 30
-COMPLAINT_PAUSE_S: Final = 10.0
-HOLDERS_NAMED: Final = 5  # in the log, of those that begin to hold for too long at the same time
-
-HERE: Final = os.path.dirname(__file__) + os.sep
-
-
-class Pooled(Protocol):
-    """A connection, as far as the pool has to know it."""
-
-    @property
-    def number(self) -> int: ...
-
-    def has_ended(self) -> bool: ...
-
-    def is_quiet(self) -> bool: ...
-
-    def answers(self) -> bool: ...
-
-    def end_session(self, number: int, age_s: float) -> None: ...
-
-    def close(self) -> None: ...
-
-
-P = TypeVar("P", bound=Pooled)
-Session = tuple[int, float]  # its number, and when it was opened
-
-
-class Place(Generic[P]):
-    """One of the places of the pool, and the connection in it."""
-
-    __slots__ = ("complained", "connection", "holder", "opened_at", "since", "taken_in")
-
-    def __init__(self, connection: P) -> None:
-        self.connection = connection
-        self.opened_at = self.since = time.monotonic()  # since: taken, or given back
-        self.holder: greenlet | None = None
-        self.taken_in: str | None = None  # file and line of a with statement
-        self.complained = False
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """Connections at this moment; the rest counts since the start, times in seconds.
-
-    ``waits`` are takings that had to wait, ``waited_s`` for how long in all, ``timeouts`` those that waited in vain.
-    ``broken`` counts connections that broke or were left in a state that nobody knows, ``left`` those whose statement
-    was left unfinished.
-    """
-
-    size: int
-    open: int
-    in_use: int
-    waiting: int
-    uses: int
-    held_s: float
-    waits: int
-    waited_s: float
-    timeouts: int
-    opened: int
-    broken: int
-    left: int
 
 
 class Pool(Generic[P]):
@@ -136,7 +72,6 @@ class Pool(Generic[P]):
         hold_warning_s: float = 30.0,
         idle_max_s: float = IDLE_MAX_S,
     ) -> None:
-        self._connect = connect
         self._name = name
         self.size = size
         self._warm_wanted = warm
@@ -147,18 +82,13 @@ class Pool(Generic[P]):
         self._idle: deque[Place[P]] = deque()  # the one used last is on the right
         self._in_use: dict[Place[P], None] = {}  # the one taken first comes first
         self._waiting: OrderedDict[AsyncResult[Place[P] | None], None] = OrderedDict()
-        self._unfinished: deque[Session] = deque()  # to be ended before their places are free
-        self._not_ended = 0  # of them, those that are being ended included
         self._forgotten: deque[Place[P]] = deque()
-        self._open = self._opening = 0
+        self._openings = Openings(connect, name, self._arrived, self._failed, self._grow)
+        self._open = 0
         self._uses = self._waits = self._timeouts = self._opened = self._broken = self._left = 0
         self._held_s = self._waited_s = 0.0
         self._broken_at = 0.0
-        self._failures = 0  # to open one, since the last success
-        self._retry_at = 0.0
-        self._trouble = ""
-        self._complaint_at = self._trouble_told_at = -COMPLAINT_PAUSE_S
-        self._trouble_told = False
+        self._complaint_at = 0.0
         self._stopped = False
         self._warming_since: float | None = None
         self._upkeep: gevent.Greenlet[[], None] | None = None
@@ -192,9 +122,9 @@ class Pool(Generic[P]):
 
         Returns of how many that is not known when ``deadline`` (monotonic) has come.
         """
-        while self._not_ended and time.monotonic() < deadline:
+        while self._openings.not_ended and time.monotonic() < deadline:
             gevent.sleep(END_CHECK_INTERVAL_S)
-        return self._not_ended
+        return self._openings.not_ended
 
     def statistics(self) -> PoolStatistics:
         return PoolStatistics(
@@ -244,8 +174,7 @@ class Pool(Generic[P]):
         self._release(place)
         if unfinished:
             self._left += 1
-            self._not_ended += 1
-            self._unfinished.append((place.connection.number, place.opened_at))
+            self._openings.leave((place.connection.number, place.opened_at))
         else:
             self._broken += 1
             self._broken_at = place.since
@@ -309,7 +238,7 @@ class Pool(Generic[P]):
 
     def _awaited(self, now: float) -> Place[P]:
         """Wait for a connection in turn, until ``wait_s`` after ``now``."""
-        if self._stopped or (not self._open and now < self._retry_at):
+        if self._stopped or (not self._open and now < self._openings.outage.retry_at):
             raise self._away(now)
         turn: AsyncResult[Place[P] | None] = AsyncResult()
         self._waiting[turn] = None
@@ -335,86 +264,30 @@ class Pool(Generic[P]):
 
     def _grow(self) -> None:
         """Begin to open what is missing: for who waits, in place of what was left unfinished, and to be warm."""
-        if self._upkeep is None or time.monotonic() < self._retry_at:
+        if self._upkeep is None:
             return
-        replaced = len(self._unfinished)
+        replaced, opening = self._openings.unfinished, self._openings.under_way
         wanted = 0 if self._stopped else max(len(self._waiting), self._warm - self._open)
-        missing = wanted - self._opening - replaced
-        free = self.size - self._open - self._opening - replaced
-        count = replaced + max(0, min(missing, free))
-        for _ in range(min(count, OPENINGS_MAX - self._opening)):
-            self._opening += 1
-            gevent.spawn(self._open_one, self._unfinished.popleft() if self._unfinished else None)
+        free = self.size - self._open - opening - replaced
+        self._openings.begin(replaced + max(0, min(wanted - opening - replaced, free)))
 
-    def _open_one(self, unfinished: Session | None) -> None:
-        try:
-            connection = self._connected(unfinished)
-        except Exception as error:
-            self._opening -= 1
-            if unfinished is not None:
-                self._unfinished.append(unfinished)
-            self._failed(error)
-            return
-        self._opening -= 1
-        self._not_ended -= unfinished is not None
+    def _arrived(self, place: Place[P]) -> None:
         self._open += 1
         self._opened += 1
-        self._succeeded()
-        self._pass_on(Place(connection))
+        if self._warming_since is not None and self._open >= self._warm:
+            took_s = time.monotonic() - self._warming_since
+            self._warming_since = None
+            log.info("%d connections to %s are open, after %.1f s", self._open, self._name, took_s)
+        self._pass_on(place)
         self._grow()
 
-    def _connected(self, unfinished: Session | None) -> P:
-        try:
-            with gevent.Timeout(OPEN_TIMEOUT_S):
-                connection = self._connect()
-                if unfinished is not None:
-                    self._end_session(connection, unfinished)
-                return connection
-        except gevent.Timeout:
-            raise DatabaseDown(f"no connection within {OPEN_TIMEOUT_S:g} s") from None
-
-    def _end_session(self, connection: P, session: Session) -> None:
-        """What the server has against it is no reason to go without a connection, unless that broke by it."""
-        number, opened_at = session
-        try:
-            connection.end_session(number, time.monotonic() - opened_at)
-        except BaseException as error:
-            if not isinstance(error, DatabaseError) or isinstance(error, DatabaseDown):
-                connection.close()
-                raise
-            log.warning("A statement that was left unfinished may still run in %s: %s", self._name, error)
-
     def _failed(self, error: Exception) -> None:
-        now = time.monotonic()
-        self._trouble = str(error)
-        if now >= self._retry_at:  # the first of those that were under way
-            pause_s = min(PAUSE_MAX_S, PAUSE_MIN_S * 2 ** min(self._failures, 10))
-            self._failures += 1
-            self._retry_at = now + pause_s
-            gevent.spawn(self._try_again)
-        if not self._trouble_told and now - self._trouble_told_at >= COMPLAINT_PAUSE_S:
-            self._trouble_told, self._trouble_told_at = True, now
+        if self._openings.outage.is_to_be_told(time.monotonic()):
             strange = None if isinstance(error, DatabaseError) else error
             words = (self._name, error, self._open, self.size)
             log.warning("No connection to %s: %s; %d of %d are open", *words, exc_info=strange)
         if not self._open:
             self._turn_all_away()
-
-    def _try_again(self) -> None:
-        while (left_s := self._retry_at - time.monotonic()) > 0:  # a sleep may end early by as much as the loop is late
-            gevent.sleep(left_s)
-        self._grow()
-
-    def _succeeded(self) -> None:
-        self._failures, self._retry_at = 0, 0.0
-        self._trouble = ""
-        if self._trouble_told:
-            self._trouble_told = False
-            log.info("Connections to %s can be made again", self._name)
-        if self._warming_since is not None and self._open >= self._warm:
-            took_s = time.monotonic() - self._warming_since
-            self._warming_since = None
-            log.info("%d connections to %s are open, after %.1f s", self._open, self._name, took_s)
 
     def _turn_all_away(self) -> None:
         while self._waiting:
@@ -425,18 +298,19 @@ class Pool(Generic[P]):
     def _away(self, now: float) -> DatabaseAway:
         if self._stopped:
             return DatabaseAway(f"the server stops: no more connections to {self._name}", PAUSE_MAX_S)
-        trouble = self._trouble or "it does not answer"
-        return DatabaseAway(f"no connection to {self._name}: {trouble}", max(PAUSE_MIN_S, self._retry_at - now))
+        outage = self._openings.outage
+        return DatabaseAway(
+            f"no connection to {self._name}: {outage.reason or 'it does not answer'}", outage.wait_s(now)
+        )
 
     def _busy(self) -> DatabaseBusy:
-        why = f", and no more can be opened ({self._trouble})" if self._trouble else ""
+        reason = self._openings.outage.reason
+        why = f", and no more can be opened ({reason})" if reason else ""
         text = (
             f"no connection to {self._name} became free within {self._wait_s:g} s: "
             f"{self._open - len(self._idle)} of {self.size} are in use{why}, {len(self._waiting)} others wait"
+            f"{longest_text(self._in_use, time.monotonic())}"
         )
-        longest = next(iter(self._in_use), None)
-        if longest is not None:
-            text += f"; the longest is held for {time.monotonic() - longest.since:.1f} s, {_whereabouts(longest)}"
         self._complain(text)
         return DatabaseBusy(text, BUSY_AFTER_S)
 
@@ -461,7 +335,7 @@ class Pool(Generic[P]):
         if self._warming_since is not None:
             log.info("Opened %d of %d connections to %s", self._open, self._warm, self._name)
         self._take_back()
-        self._warn_of_holders()
+        warn_of_holders(self._in_use, self._name, self._hold_warning_s, time.monotonic())
         self._close_unused()
         if number % SWEEP_ROUNDS == 0:
             self._sweep()
@@ -491,29 +365,3 @@ class Pool(Generic[P]):
         for place in ended:
             self._broken += 1
             self._close(place)
-
-    def _warn_of_holders(self) -> None:
-        if not self._hold_warning_s:
-            return
-        now = time.monotonic()
-        late = list(itertools.takewhile(lambda place: now - place.since >= self._hold_warning_s, self._in_use))
-        new = [place for place in late if not place.complained]
-        for place in new:
-            place.complained = True
-        for place in new[:HOLDERS_NAMED]:
-            held_s = now - place.since
-            log.warning("A connection to %s is held for %.0f s, %s", self._name, held_s, _whereabouts(place))
-        if len(new) > HOLDERS_NAMED:
-            log.warning("%d more connections to %s are held for as long", len(new) - HOLDERS_NAMED, self._name)
-
-
-def _whereabouts(place: Place[P]) -> str:
-    """Where a connection in use was taken: in a with statement, or else by the statement that runs on it."""
-    if place.taken_in is not None:
-        return f"taken in {place.taken_in}"
-    frame = place.holder.gr_frame if place.holder is not None else None
-    while frame is not None and not frame.f_code.co_filename.startswith(HERE):
-        frame = frame.f_back
-    while frame is not None and frame.f_code.co_filename.startswith(HERE):
-        frame = frame.f_back
-    return "for a statement" if frame is None else f"for a statement in {frame.f_code.co_filename}:{frame.f_lineno}"

@@ -19,14 +19,13 @@ SCENARIOS: Final = {"3": 1.0, "2": 0.0, "1d": 0.0, "1": 0.0}  # those of a repor
 
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of costs.toml. ``estimate``: nobody has measured it yet."""
+    """One row of costs.toml."""
 
     value: float
     unit: str
     what: str
     command: str
     date: str
-    estimate: bool = False
 
 
 class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,9 +160,8 @@ def _call(figures: Figures, load: Load) -> tuple[Part, ...]:
 
 
 def _queries(figures: Figures, queries: float) -> Part:
-    estimate = " (an estimate)" if figures.query.estimate else ""
     each = figures.query.value - figures.asleep.value
-    return Part(f"for {_times(queries, 'query', 'queries')}{estimate}", queries * each)
+    return Part(f"for {_times(queries, 'query', 'queries')}", queries * each)
 
 
 def _times(count: float, one: str, many: str) -> str:
