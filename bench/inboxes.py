@@ -29,7 +29,7 @@ from gbot.errors import DatabaseDown, StartError
 from gbot.inboxes.desk import SqlDesk
 from gbot.inboxes.mysql import MySqlStore
 from gbot.inboxes.sqlite import SqliteStore
-from gbot.inboxes.store import Place, Policy
+from gbot.inboxes.store import Place, Policy, StoreDown
 
 # As `gbot serve` has it by default.
 POLICY = Policy(strict=True, dedup_window_ms=25 * 3_600_000, keep_done_ms=0)
@@ -132,8 +132,14 @@ def store_of(url: str) -> Store:
 
 
 def unsettled(store: Store) -> int:
-    """How many entries have not come to an end."""
-    by_place = SqlDesk(store).counts().by_place
+    """How many entries have not come to an end. Raises Unavailable."""
+    try:
+        by_place = SqlDesk(store).counts().by_place
+    except StoreDown:  # MySQL ends the sessions of inboxes that are idle for 10 s; the next call begins another
+        try:
+            by_place = SqlDesk(store).counts().by_place
+        except StoreDown as error:
+            raise Unavailable(f"the inbox cannot be read: {error}") from error
     return sum(by_place.get(place, 0) for place in Place if place is not Place.DONE)
 
 

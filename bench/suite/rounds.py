@@ -1,5 +1,6 @@
 """All measurements of bench/run.py one after the other, with their progress, and one run of several rounds."""
 
+import traceback
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,9 @@ def measure_all(cases: Sequence[Case], cores: tuple[int, int], skipped: dict[str
         say(f"{number} of {len(cases)}: scenario {scenario}, {case.name}; {duration(left_s)} to the end of all")
         try:
             run = measure(case, cores)
-        except Unavailable as reason:
+        except Exception as reason:  # whatever it is, what was measured before is worth a report
+            if not isinstance(reason, Unavailable):
+                traceback.print_exc()
             failed.add((scenario, case.name))
             before = f"{skipped[case.name]}; " if case.name in skipped else ""
             skipped[case.name] = f"{before}scenario {scenario}: {reason}"
