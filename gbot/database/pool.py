@@ -21,6 +21,10 @@ growing pause. When there is none, everybody who waits gets DatabaseAway, and so
 **Left.** A statement whose greenlet was killed may still run in the server. Its place stays taken until the connection
 that takes it over has ended the old session: the server, too, never sees more than ``size`` at work. That goes for a
 server that is too busy to take a new connection as well; one that was started since has ended them all by itself.
+
+**Why not DBUtils.** Its PooledDB holds a lock while it connects, so that one slow connect stops everybody; its
+connections execute a statement again by themselves when they broke; nobody waits in order or for a limited time; and it
+reaches 0.16 (as it comes) to 0.70 of a bare list of connections, where this one reaches 0.96 to 0.98: bench/pools.py.
 """
 
 from __future__ import annotations

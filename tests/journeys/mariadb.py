@@ -29,7 +29,8 @@ class MariaDb:
         self._port = free_port()
         self.url = f"mysql://root@127.0.0.1:{self._port}/mysql"
         self.socket = directory / "socket"
-        common = ["--no-defaults", f"--datadir={directory / 'data'}"]
+        # Servers that start remove what they find of others in a shared directory for temporary files.
+        common = ["--no-defaults", f"--datadir={directory / 'data'}", f"--tmpdir={directory}"]
         if os.geteuid() == 0:
             common.append("--user=root")
         subprocess.run(
@@ -40,7 +41,6 @@ class MariaDb:
         )
         self._command = [
             *(server, *common, "--bind-address=127.0.0.1", f"--port={self._port}", f"--socket={self.socket}"),
-            f"--tmpdir={directory}",  # servers that start remove what they find of others in a shared one
             *("--skip-name-resolve", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", *options),
         ]
         self._log_path = directory / "log"
