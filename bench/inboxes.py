@@ -152,8 +152,9 @@ def mariadb(directory: Path, core: int | None, settings: Sequence[str] = ()) -> 
     with tempfile.TemporaryDirectory(prefix="gbot-bench-mariadb-", dir=directory) as own:
         data, socket, port = Path(own, "data"), Path(own, "socket"), free_port()
         # A user mysql need not exist, and would not be allowed into a directory of root's.
+        user = ["--user=root"] if os.geteuid() == 0 else []
         # Servers that start remove what they find of others in a shared directory for temporary files.
-        common = ["--no-defaults", f"--datadir={data}", f"--tmpdir={own}", *(["--user=root"] if os.geteuid() == 0 else [])]
+        common = ["--no-defaults", f"--datadir={data}", f"--tmpdir={own}", *user]
         prepare_data(install, common)
         url = f"mysql://root@{LOCALHOST}:{port}/mysql"
         listen = [f"--bind-address={LOCALHOST}", f"--port={port}", f"--socket={socket}"]
