@@ -7,12 +7,13 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import gevent
 import pymysql
 import pytest
 from gevent.event import Event
-from pymysql.cursors import SSCursor
+from pymysql.cursors import DictCursor, SSCursor
 
 from gbot.database.client import Database, Transaction
 from gbot.errors import (
@@ -317,6 +318,31 @@ def test_a_connection_that_the_next_one_could_not_use_is_replaced(url: str) -> N
             connection.commit()
         made.db.query("SELECT 1")
         assert made.count("opened") == 2 + number
+
+
+@patched
+def test_nothing_stays_on_a_connection_that_was_lent_out(url: str) -> None:
+    state = "SELECT @@sql_mode, @@autocommit, @@character_set_client, DATABASE(), IS_FREE_LOCK('gbot_test'), @mine"
+    with opened(url, 1) as made:
+        [before] = made.db.query(state)
+        with made.db.connection() as raw, raw.cursor() as cursor:
+            number = raw.thread_id()
+            cursor.execute("SET SESSION sql_mode = '', autocommit = 1, @mine = 1")
+            cursor.execute("SET NAMES latin1")
+            cursor.execute("CREATE TEMPORARY TABLE gbot_test_left (id INT)")
+            cursor.execute("USE information_schema")
+            cursor.execute("SELECT GET_LOCK('gbot_test', 1)")
+            cursor.execute(f"LOCK TABLES {urlsplit(url).path[1:]}.{TABLE} READ")
+            raw.cursorclass = DictCursor
+        assert made.db.query(state) == [before]
+        with pytest.raises(DatabaseMistake):
+            made.db.query("SELECT * FROM gbot_test_left")
+        made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('tres ✓')")
+        assert texts(made.db)[-1] == "tres ✓"
+        with made.db.connection() as raw, raw.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchall() == ((1,),)
+            assert raw.thread_id() == number
 
 
 @patched

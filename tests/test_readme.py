@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gbot import Bot, Context, Drop, DuplicateKey, Event
+from gbot import Bot, Context, DuplicateKey, Event
 from gbot.platform import Limits
 from gbot.platforms import line_api, messenger_api
 from gbot.testing import Client
@@ -115,12 +115,13 @@ def test_it_names_every_lane(limits: Limits) -> None:
 
 
 def test_the_handlers_with_a_database_take_orders(mysql_url: str) -> None:
-    bot = bot_with(HANDLERS[2], Drop=Drop, DuplicateKey=DuplicateKey)
+    [tables] = re.findall(r"\.\. code-block:: sql\n\n((?:    .*\n|\n)+)", README)
+    bot = bot_with(HANDLERS[2], DuplicateKey=DuplicateKey)
 
     @bot.command("/open")
     def open_shop(ctx: Context) -> None:
-        ctx.db.execute("CREATE OR REPLACE TABLE dishes (name VARCHAR(20) PRIMARY KEY, yen INT, stock INT)")
-        ctx.db.execute("CREATE OR REPLACE TABLE orders (event VARCHAR(100) PRIMARY KEY, dish VARCHAR(20))")
+        for statement in tables.replace("CREATE TABLE", "CREATE OR REPLACE TABLE").split(";")[:-1]:
+            ctx.db.execute(statement)
         ctx.db.execute("INSERT INTO dishes VALUES ('soba', 800, 1), ('unagi', 3000, 1)")
 
     @bot.command("/close")
@@ -131,6 +132,6 @@ def test_the_handlers_with_a_database_take_orders(mysql_url: str) -> None:
     client.text("/open")
     assert client.text("/menu").texts == ["soba: 800 yen"]
     assert client.text("/order soba").texts == ["One soba."]
-    assert client.text("/order soba").texts == []  # sold out
+    assert client.text("/order soba").texts == ["Sold out."]
     assert client.text("/export").texts == ["soba"]
     client.text("/close")

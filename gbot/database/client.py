@@ -79,8 +79,8 @@ class Database:
     def connection(self) -> Lease:
         """``with ctx.db.connection() as connection:`` a PyMySQL connection, for other libraries too.
 
-        It commits each statement by itself unless ``begin`` is called; what is not committed at the end is undone.
-        What is SET on it stays for the next one who gets it. It raises PyMySQL's own errors.
+        It commits each statement by itself unless ``begin`` is called; what is not committed at the end is undone, and
+        the session is reset, so that nothing that was SET or locked on it stays. It raises PyMySQL's own errors.
         """
         return Lease(self)
 
@@ -107,12 +107,16 @@ class Database:
         place.taken_in = taken_in
         return place
 
-    def give_back(self, place: Place[Connection], error: BaseException | None) -> None:
-        """Give a connection back as ``error`` has left it. Raises only what kills the greenlet meanwhile."""
+    def give_back(self, place: Place[Connection], error: BaseException | None, *, lent: bool = False) -> None:
+        """Give a connection back as ``error`` has left it. Raises only what kills the greenlet meanwhile.
+
+        ``lent``: the author had all of it, and may have done anything to its session.
+        """
         connection = place.connection
         try:
             stopped = error is not None and not isinstance(error, Exception)  # killed, or out of time: wherever it was
             usable = not stopped and (connection.is_clean() or self._cleaned(place, ended_well=error is None))
+            usable = usable and (not lent or _succeeds(connection.reset))
         except BaseException:
             self._pool.drop(place, unfinished=connection.was_cut)
             raise
@@ -128,13 +132,14 @@ class Database:
             return False
         if ended_well and connection.in_transaction:
             log.warning(LEFT_OPEN, self.name, f" (connection taken in {place.taken_in})" if place.taken_in else "")
-        return not connection.is_half_read and _undone(connection) and connection.is_clean()
+        return not connection.is_half_read and _succeeds(connection.rollback) and connection.is_clean()
 
 
-def _undone(connection: Connection) -> bool:
+def _succeeds(step: Callable[[], object]) -> bool:
+    """Whether it could be done; a connection on which it cannot is of no use to anybody."""
     try:
-        connection.rollback()
-    except DatabaseError:  # closed by that
+        step()
+    except DatabaseError:
         return False
     return True
 
@@ -171,7 +176,7 @@ class Lease(Held):
     ) -> None:
         place, self._place = self._place, None
         if place is not None:
-            self._database.give_back(place, error)
+            self._database.give_back(place, error, lent=True)
 
 
 class Transaction(Held):
@@ -210,7 +215,7 @@ class Transaction(Held):
         if error is None and self._lost is None:
             self._ending(connection.commit)
         elif (error is None or isinstance(error, Exception)) and connection.is_open:
-            self._ending(lambda: _undone(connection))
+            self._ending(lambda: _succeeds(connection.rollback))
         self._end(error)
         if error is None and self._lost is not None:
             raise Deadlock(self._lost)

@@ -31,6 +31,7 @@ from pymysql.cursors import Cursor
 from gbot.database.address import Address
 from gbot.errors import DatabaseDown, DatabaseError, DatabaseMistake, DatabaseRefused, Deadlock, DuplicateKey
 
+CHARSET: Final = "utf8mb4"
 CONNECT_TIMEOUT_S: Final = 2
 READ_TIMEOUT_S: Final = 5  # for one answer
 WRITE_TIMEOUT_S: Final = 5
@@ -55,6 +56,7 @@ _DOWN: Final = {
     *(1317, 1927, 1969, 3024, 3168, 3169, 4031),  # statement or connection killed
 }
 _NO_SUCH_THREAD: Final = 1094
+_RESET_CONNECTION: Final = 0x1F  # the protocol's COM_RESET_CONNECTION, which PyMySQL does not know
 _NAMES: Final = {code: name for name, code in vars(ER).items() if isinstance(code, int)}
 
 # Neither in a transaction nor with results unread, and committing each statement by itself.
@@ -190,6 +192,24 @@ class Connection:
     def rollback(self) -> None:
         self.execute("ROLLBACK")
 
+    def reset(self) -> None:
+        """End all that a session keeps: its variables, locks and temporary tables, another database that was chosen."""
+        inside = self._inside
+        try:
+            inside._execute_command(_RESET_CONNECTION, b"")
+            inside._read_ok_packet()
+            inside.select_db(inside.db)
+            inside.set_character_set(CHARSET)
+            inside.autocommit(True)
+        except pymysql.MySQLError as error:
+            self.close()
+            raise _translated(error, "(reset of the session)") from None
+        except BaseException:
+            self._cut = True
+            inside._force_close()
+            raise
+        inside.cursorclass = Cursor
+
     def end_session(self, number: int, age_s: float) -> None:
         """End another session of the same user, and what it runs; one that has ended already does no harm.
 
@@ -318,7 +338,7 @@ class Connector:
                 user=address.user,
                 password=address.password.encode(),  # PyMySQL itself would take Latin-1
                 database=address.database,
-                charset="utf8mb4",
+                charset=CHARSET,
                 autocommit=True,
                 client_flag=CLIENT.FOUND_ROWS,
                 connect_timeout=CONNECT_TIMEOUT_S,
