@@ -39,7 +39,7 @@ from measuring import (
     two_cores,
     write_json,
 )
-from pools_contenders import BARE, OURS, STEADY, Bare, Contender, Guarded, Ours, Raw, Steady
+from pools_contenders import BARE, OURS, POOL, STEADY, Bare, Contender, Guarded, OurPool, Ours, Raw, Steady
 from pools_faults import killed, waited_for_another
 from pools_tables import SOME, Findings, Match, Turn, Wait, Warming, as_json, report
 from subjects import python_versions, require_modules
@@ -141,7 +141,8 @@ def compare(ours: Ours, raws: Sequence[Raw], given: argparse.Namespace) -> list[
     found = []
     for greenlets in (1, SOME, given.crowd):
         bare = Guarded(raws) if greenlets > len(raws) else Bare(raws)
-        found.append(match({BARE: bare, OURS: ours, **steady}, len(raws), greenlets, given))
+        everybody = {BARE: bare, OURS: ours, POOL: OurPool(ours), **steady}
+        found.append(match(everybody, len(raws), greenlets, given))
     return found
 
 

@@ -16,7 +16,8 @@ from gbot.database.pool import Pool
 QUERY = "SELECT NOW()"
 # The longest wait of the crowd is what is to be found out: nobody is turned away.
 WAIT_S = 120.0
-BARE, OURS, DEFAULTS, FAST = "bare LIFO", "gbot", "DBUtils, defaults", "DBUtils, ping=0, reset=False"
+BARE, OURS, POOL = "bare LIFO", "gbot", "gbot's pool, PyMySQL's cursor"
+DEFAULTS, FAST = "DBUtils, defaults", "DBUtils, ping=0, reset=False"
 
 Raw = Any  # a connection of PyMySQL
 Connect = Callable[[], Connection]
@@ -129,6 +130,39 @@ class Ours:
 
     def close(self) -> None:
         self.database.stop()
+
+
+class OurPool:
+    """Our pool alone, with PyMySQL's cursor on what is taken from it, as the bare list has it."""
+
+    def __init__(self, ours: Ours) -> None:
+        self.pool = ours.pool
+
+    def ask(self) -> object:
+        place = self.pool.take()
+        cursor = place.connection.raw.cursor()
+        cursor.execute(QUERY)
+        rows = cursor.fetchall()
+        cursor.close()
+        self.pool.give(place)
+        return rows
+
+    def take(self) -> Place[Connection]:
+        return self.pool.take()
+
+    def rows(self, taken: Place[Connection]) -> object:
+        return asked(taken.connection.raw)
+
+    def give(self, taken: Place[Connection]) -> None:
+        self.pool.give(taken)
+
+    def execute(self, sql: str) -> None:
+        place = self.take()
+        asked(place.connection.raw, sql)
+        self.give(place)
+
+    def close(self) -> None:
+        """The pool is somebody else's."""
 
 
 class Steady:

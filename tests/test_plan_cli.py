@@ -114,7 +114,7 @@ def test_a_report_of_the_benchmarks_is_taken(tmp_path: Path) -> None:
     path.write_text(json.dumps({"gbot_report": 1, "scenarios": {"3": {"runs": runs}}}))
     text = sentences(plan("--events", "1000/s", "--report", str(path), "--calls", "0"))
     assert "1,000/s x 2.5 s (scenario 3 of the report) = 2,500 at once" in text
-    assert "an event: 120 us (scenario 3 of the report) 1,000/s" in text
+    assert "an event: 120 us (scenario 3 of the report) + 10.6 us to store it in SQLite = 131 us 1,000/s" in text
     assert "1 query (scenario 3 of the report) x 2 ms (default)" in text
     path.write_text("{}")
     assert "no report of bench/run.py" in refused(plan("--events", "1000/s", "--report", str(path)))

@@ -243,14 +243,16 @@ def test_a_handler_that_does_nothing_costs_no_wait() -> None:
     assert costs.waiting_kb == FIGURES.waiting_kb.value
 
 
-def test_calls_and_further_queries_are_added_to_what_was_measured() -> None:
+def test_storing_calls_and_further_queries_are_added_to_what_was_measured() -> None:
     measured = Measured("measured", 2.5, 500.0, 60.0, None, queries=1, query_s=0.002)
     costs = measured_costs(FIGURES, changed(OLD_CASE, queries=3, calls=1), measured)
     call = FIGURES.call.value - FIGURES.asleep.value
     query = FIGURES.query.value - FIGURES.asleep.value
-    assert costs.cpu_us == pytest.approx(500 + call + 2 * query)
+    storing = FIGURES.alone.value - FIGURES.in_memory.value
+    assert costs.cpu_us == pytest.approx(500 + storing + call + 2 * query)
     assert (costs.base_mb, costs.waiting_kb) == (60.0, FIGURES.calling_kb.value)
-    assert measured_costs(FIGURES, changed(OLD_CASE, calls=0), measured).cpu_us == 500
+    stored = msgspec.structs.replace(measured, stored=True)
+    assert measured_costs(FIGURES, changed(OLD_CASE, calls=0), stored).cpu_us == 500
 
 
 def test_few_waiting_handlers_tell_nothing_of_memory() -> None:

@@ -137,7 +137,8 @@ class Session:
             self.window = self.loader.measure(self.case.seconds)
             ended = time.monotonic()
             self.rss_bytes = self.server.rss_bytes()
-            self.settled_at_end = max(self.told(self.glance), self.told(partial(self.count, PROMPT_S)))
+            told = [self.told(self.glance), self.told(partial(self.count, PROMPT_S))]
+            self.settled_at_end = max((settled for settled in told if settled is not None), default=None)
             self.drain_s = drain(self.count, self.is_over, ended)
         self.looks = watcher.looks
         self.after = self.count()
@@ -145,12 +146,12 @@ class Session:
         self.cpu_s = self.server.cpu_s() - cpu_s
         self.database_spent_s = self.database_cpu_s() - database_cpu_s
 
-    def told(self, count: Callable[[], Count]) -> int:
-        """How many events have come to an end; none when that is not told now."""
+    def told(self, count: Callable[[], Count]) -> int | None:
+        """How many events have come to an end; None when that is not told now."""
         try:
             return self.settled(count())
         except Unavailable:
-            return 0
+            return None
 
     def database_cpu_s(self) -> float:
         """Zero where it cannot be known."""
@@ -174,7 +175,7 @@ class Session:
             "waiting_median": self.waiting_median() if nap_s else None,
             "accepted": accepted,
             "completed": self.after.completed,
-            "backlog": accepted - self.settled_at_end,
+            "backlog": None if self.settled_at_end is None else accepted - self.settled_at_end,
             "left": max(accepted - settled, self.unsettled()),
             "failed": self.after.failed,
             "errors": self.loader.errors,

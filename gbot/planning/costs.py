@@ -17,6 +17,8 @@ from gbot.planning.plan import KB, MB, Costs, Load, Part
 WAITING_MIN: Final = 100  # handlers; with fewer waiting, memory says more of everything else than of them
 SCENARIOS: Final = {"3": 1.0, "2": 0.0, "1d": 0.0, "1": 0.0}  # those of a report, the one asked first, and its queries
 
+STORED: Final = "1d"  # the scenario of a report in which events are on a disk
+
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One row of costs.toml."""
@@ -33,6 +35,7 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     no_op: Figure
     alone: Figure
+    in_memory: Figure
     asleep: Figure
     call: Figure
     query: Figure
@@ -52,6 +55,7 @@ class Measured(msgspec.Struct, frozen=True):
     waiting_kb: float | None
     queries: float
     query_s: float | None
+    stored: bool = False  # whether its inbox was on a disk
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -95,12 +99,15 @@ def usual_costs(figures: Figures, load: Load) -> Costs:
 
 
 def measured_costs(figures: Figures, load: Load, measured: Measured) -> Costs:
-    """What was measured, and what it had less of: calls to the platform's API, and queries."""
+    """What was measured, and what it had less of: a durable inbox, calls to the platform's API, queries."""
     usual = usual_costs(figures, load)
     waiting_kb = usual.waiting_kb
     if measured.waiting_kb is not None:
         waiting_kb = measured.waiting_kb + (usual.waiting_kb - figures.waiting_kb.value)
-    cpu = [Part(f"({measured.where})", measured.cpu_us), *_call(figures, load)]
+    cpu = [Part(f"({measured.where})", measured.cpu_us)]
+    if not measured.stored:
+        cpu.append(Part("to store it in SQLite", figures.alone.value - figures.in_memory.value))
+    cpu += _call(figures, load)
     if load.queries > measured.queries:
         cpu.append(_queries(figures, load.queries - measured.queries))
     return Costs(tuple(cpu), waiting_kb, usual.connection_kb, measured.base_mb)
@@ -148,6 +155,7 @@ def _of_run(name: str, raw: msgspec.Raw, queries: float, figures: Figures) -> Me
         waiting_kb=waiting_kb(grown, waiting, run.db_connections_max or 0, figures),
         queries=queries,
         query_s=None,
+        stored=name == STORED,
     )
 
 
