@@ -192,7 +192,7 @@ def finding(plan: Plan, rate: float, looks: Sequence[Look], known: bool) -> Find
         for part in (looks[-2 * third : -third], looks[-third:])
     )
     accepted_per_s = (last.taken - first.taken) / seconds
-    timeouts = last.sample["db_timeouts"]
+    timeouts = round(grown("db_timeouts"))
     delivered = accepted_per_s >= DELIVERED * rate
     steady = held_end <= held_middle + GROWTH_S * rate + GROWTH_EVENTS
     cores = zip(*(look.sample["cores_percent"] for look in looks[1:]), strict=True)

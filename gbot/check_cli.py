@@ -55,8 +55,9 @@ def check(app: str, config_file: str | None, as_json: bool, **flags: str | None)
     else:
         width = shutil.get_terminal_size((WIDTH_WITHOUT_TERMINAL, 24)).columns
         click.echo("\n".join(screens.table_lines(findings, width, colour=_has_colours())), color=True)
-    if not passed(findings):
-        sys.exit(EXIT_FAILED)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if passed(findings) else EXIT_FAILED)  # threads that the bot has started must not keep it
 
 
 def _has_colours() -> bool:

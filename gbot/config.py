@@ -209,6 +209,7 @@ class Setting:
     sentence: str
     has_flag: bool
     is_secret: bool
+    is_url: bool  # which may hold a password
 
     @property
     def key(self) -> str:
@@ -230,11 +231,17 @@ class Setting:
     def refuse(self, given: object, written_as: str, source: str) -> NoReturn:
         if self.is_secret and given == "":
             shown = "nothing"
-        elif self.is_secret or "@" in str(given) or str(given).startswith("mysql:"):
+        elif self.is_secret or "@" in str(given) or (self.is_url and _may_hold_a_password(str(given))):
             shown = "a value that is not shown because it is secret, or may hold a password"
         else:
             shown = repr(given)
         raise ConfigError(written_as, self.kind.expected, shown, source)
+
+
+def _may_hold_a_password(url: str) -> bool:
+    """Also of one that is written wrongly; not of a kind of inbox that is, nor of a path."""
+    rest = url.partition(":")[2].removesuffix("\n")
+    return url.startswith("mysql:") or ":" in rest or bool(rest and not rest.startswith("/"))
 
 
 def _table() -> dict[str, Setting]:
@@ -246,6 +253,7 @@ def _table() -> dict[str, Setting]:
             row.metadata["sentence"],
             row.metadata["flag"],
             row.metadata["secret"],
+            not row.repr and not row.metadata["secret"],
         )
         for row in dataclasses.fields(Config)
     )

@@ -14,6 +14,7 @@ process at once.
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import logging
 import os
 import signal
@@ -53,8 +54,8 @@ from gbot.wsgi import WsgiApp
 
 log = logging.getLogger(__name__)
 
-NO_DATABASE = PoolStatistics(0, 0, 0, 0, 0, 0.0, 0, 0.0, 0, 0, 0, 0)
 HTTP_DRAIN_S = 2.0  # for answers still being written when the handlers have ended
+THREADS_S = 2.0  # for threads of the author's to end, when everything else has stopped
 STOP_OVERTIME_S = 8.0  # what the steps of a stop may take beside the handlers
 
 
@@ -91,8 +92,10 @@ class Worker:
         self._stop()
         gevent.killall(housekeeping)
         flush_stdout()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # it has stopped: another one must not change the exit code
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # a thread of the author's must not keep it
+        signal.setitimer(signal.ITIMER_REAL, THREADS_S)
 
     def _announce(self) -> None:
         config, address = self._config, self._listener.address
@@ -155,7 +158,7 @@ class Worker:
         execution = self._engine.execution.statistics()
         inbox = self._engine.inbox.statistics()
         sending = self._engine.sending()
-        database = self._engine.database.statistics() if self._engine.database is not None else NO_DATABASE
+        database = self._engine.database.statistics() if self._engine.database is not None else PoolStatistics()
         return Load(
             running=dispatcher.running,
             pool_size=dispatcher.pool_size,
@@ -189,9 +192,10 @@ class Worker:
         )
 
 
-def wsgi(app: str) -> WsgiApp:
+def wsgi(app: str, workers: int = 1) -> WsgiApp:
     """The WSGI application alone, for other servers: ``gunicorn -k gevent "gbot.worker:wsgi('mybot:bot')"``.
 
+    ``workers`` is how many of them that server runs: the node's connections to the database are divided by it.
     Settings come from the environment and the file that GBOT_CONFIG names. Raises ConfigError, and StartError where
     gevent has not patched the standard library: handlers would never run.
     """
@@ -204,6 +208,12 @@ def wsgi(app: str) -> WsgiApp:
     for sentence in warnings:
         logs.warn(sentence)
     raise_file_limit()
+    config = dataclasses.replace(
+        config,
+        db_pool=max(1, config.db_pool // workers),
+        db_warm=config.db_warm // workers,
+        db_share=config.db_share * workers,
+    )
     engine = Engine(config, load_bot(app))
     engine.start()
     atexit.register(engine.drain_at_exit, config.stop_timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,9 @@ from tests.fake_line import FakeLineProcess
 from tests.journeys.mariadb import MariaDb
 from tests.journeys.processes import ROOT, Program, Served
 from tests.rig import Rig
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would have what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Report = Callable[..., None]
 REPORTED = pytest.StashKey[list[str]]()

@@ -192,7 +192,7 @@ class FakeServer:
             raise self.refusal
         made = FakeConnection(self, len(self.made) + 1)
         self.made.append(made)
-        self.sessions.add(made.number)
+        self.sessions.add(made.session)
         return made
 
     def restart(self) -> None:
@@ -206,7 +206,7 @@ class FakeConnection:
 
     def __init__(self, server: FakeServer, number: int) -> None:
         self.server = server
-        self.number = number
+        self.session = number
         self.ended = self.noisy = self.closed = self.at_work = False
 
     def has_ended(self) -> bool:
@@ -219,15 +219,14 @@ class FakeConnection:
         self.server.answering.wait()
         return not self.ended
 
-    def end_session(self, number: int, age_s: float) -> None:
+    def end_session(self, session: int) -> None:
         """The session that takes over counts only now."""
         gevent.sleep(0)
         if self.ended:
             raise DatabaseDown("it went away")
-        assert age_s >= 0
-        if number not in self.server.sessions:
+        if session not in self.server.sessions:
             raise DatabaseMistake("no such session", 1094)
-        self.server.sessions.discard(number)
+        self.server.sessions.discard(session)
 
     def use(self) -> None:
         """Anything at all; fails where the pool has handed out what it must not."""
@@ -239,4 +238,4 @@ class FakeConnection:
         assert not self.closed, "closed twice"
         self.closed = True
         if not self.at_work:
-            self.server.sessions.discard(self.number)
+            self.server.sessions.discard(self.session)

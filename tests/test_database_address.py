@@ -32,6 +32,19 @@ def test_a_socket_and_this_machine_need_no_tls() -> None:
     assert parse("mysql://bot@127.0.0.1/chat").tls == parse("mysql://bot@[::1]/chat").tls == "off"
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("mysql://a@127.0.0.1:3307/x", "mysql://b@localhost:3307/y", True),
+        ("mysql://a@127.0.0.1:3307/x", "mysql://b@localhost:3306/y", False),
+        ("mysql://a@localhost/x?unix_socket=/run/m.sock", "mysql://b@[::1]/y", True),
+        ("mysql://a@localhost/x", "mysql://b@db.example/y", False),
+    ],
+)
+def test_this_machine_has_several_names(one: str, other: str, same: bool) -> None:
+    assert parse(one).is_beside(parse(other)) is parse(other).is_beside(parse(one)) is same
+
+
 def test_tls_can_be_chosen() -> None:
     assert parse("mysql://bot@127.0.0.1/chat?tls=verify").tls == "verify"
     assert parse("mysql://bot@db/chat?tls=off").tls == "off"

@@ -98,7 +98,7 @@ class Chaos:
         assert 0 <= found.in_use <= found.open <= SIZE, found
         assert self.using <= found.in_use, (self.using, found)
         assert not found.waiting or found.open == found.in_use, f"somebody waits beside an idle one: {found}"
-        left = sum(made.at_work and made.closed and made.number in self.server.sessions for made in self.server.made)
+        left = sum(made.at_work and made.closed and made.session in self.server.sessions for made in self.server.made)
         assert self.using + left <= SIZE, (self.using, left)
         assert found.waiting <= HANDLERS
 
@@ -131,7 +131,7 @@ class Chaos:
                     return
 
         gevent.joinall([gevent.spawn(want) for _ in range(SIZE)], raise_error=True)
-        assert self.server.sessions == {place.connection.number for place in places}
+        assert self.server.sessions == {place.connection.session for place in places}
         for place in places:
             self.pool.give(place)
 

@@ -18,6 +18,7 @@ from pymysql.cursors import DictCursor, SSCursor
 from gbot.database.client import Database, Transaction
 from gbot.errors import (
     BotError,
+    DatabaseAway,
     DatabaseBusy,
     DatabaseDown,
     DatabaseMistake,
@@ -321,6 +322,59 @@ def test_a_connection_that_the_next_one_could_not_use_is_replaced(url: str) -> N
 
 
 @patched
+def test_a_transaction_is_for_one_greenlet_at_a_time(url: str) -> None:
+    with opened(url, 1) as made:
+        with made.db.transaction() as tx:
+            first = gevent.spawn(tx.query, "SELECT SLEEP(0.3), 'first'")
+            gevent.sleep(0.1)
+            second = gevent.spawn(outcome, tx.query, "SELECT 'second'")
+            second.join()
+            assert isinstance(second.value, BotError)
+            first.join()
+            assert first.value == [(0, "first")]
+        assert made.db.query("SELECT 'third'") == [("third",)]
+
+
+@patched
+def test_a_transaction_that_ends_while_another_greenlet_uses_it_is_undone(url: str) -> None:
+    with opened(url, 1) as made:
+        late: list[gevent.Greenlet[..., object]] = []
+
+        def leaves_one_behind() -> None:
+            with made.db.transaction() as tx:
+                tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('undone')")
+                late.append(gevent.spawn(outcome, tx.query, "SELECT SLEEP(5)"))
+                gevent.sleep(0.1)
+
+        assert isinstance(outcome(leaves_one_behind), BotError)
+        assert texts(made.db) == ["one", "two"]
+        late[0].join(2)
+        assert isinstance(late[0].value, DatabaseDown)
+        assert in_database(made, "SELECT SLEEP(5)") == 0
+
+
+@patched
+def test_a_lent_connection_that_greenlets_share_does_not_confuse_the_next_one(url: str) -> None:
+    def ask(raw: Any, sql: str) -> object:
+        cursor = raw.cursor()
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+    with opened(url, 1) as made:
+        with made.db.connection() as raw:
+            asking = [gevent.spawn(outcome, ask, raw, f"SELECT SLEEP(0.1), {number}") for number in range(3)]
+            pinging = gevent.spawn(outcome, raw.ping, False)
+            gevent.joinall([*asking, pinging])
+            assert [isinstance(one.value, pymysql.MySQLError) for one in asking] == [False, True, True]
+        for number in range(5):
+            assert made.db.query(f"SELECT {number}") == [(number,)]
+        with made.db.connection() as raw:
+            gevent.joinall([gevent.spawn(outcome, raw.commit) for _ in range(3)])
+        for number in range(5):
+            assert made.db.query(f"SELECT {number}") == [(number,)]
+
+
+@patched
 def test_nothing_stays_on_a_connection_that_was_lent_out(url: str) -> None:
     state = "SELECT @@sql_mode, @@autocommit, @@character_set_client, DATABASE(), IS_FREE_LOCK('gbot_test'), @mine"
     with opened(url, 1) as made:
@@ -518,3 +572,46 @@ def test_who_holds_a_connection_for_long_is_named_by_file_and_line(url: str) -> 
         [first, second] = made.log.having("A connection to the database is held for")
         assert f"taken in {line_of(holds, '# here')}" in first + second
         assert f"for a statement in {line_of(asks, '# there')}" in first + second
+
+
+@patched
+def test_a_server_that_is_read_only_puts_off_and_is_not_asked_all_the_time(url: str) -> None:
+    with opened(url, 4) as made, made.outside() as outside:
+        outside.execute("CREATE OR REPLACE USER gbot_reader")
+        outside.execute("GRANT ALL ON *.* TO gbot_reader")
+        outside.execute("REVOKE READ ONLY ADMIN, SUPER ON *.* FROM gbot_reader")
+        outside.execute("SET GLOBAL read_only = 1")
+        address = urlsplit(url)
+        reader = address._replace(netloc=f"gbot_reader@{address.hostname}:{address.port}").geturl()
+        try:
+            with opened(reader, 4) as theirs:
+                insert = f"INSERT INTO {TABLE} (text) VALUES ('never')"
+                found = [outcome(theirs.db.execute, insert) for _ in range(200)]
+                assert {type(one) for one in found} == {DatabaseAway}
+                assert theirs.count("opened") <= 8
+                assert sum("No connection to" in text for text in theirs.log.texts) == 1
+        finally:
+            outside.execute("SET GLOBAL read_only = 0")
+            outside.execute("DROP USER gbot_reader")
+
+
+@patched
+def test_who_holds_a_connection_and_waits_for_another_in_vain_has_made_a_mistake(url: str) -> None:
+    with opened(url, 1, wait_s=0.1) as made, made.db.transaction():
+        assert isinstance(outcome(made.db.query, "SELECT 1"), BotError)
+
+
+@patched
+def test_an_error_on_a_lent_connection_leaves_without_values(url: str) -> None:
+    def duplicates(made: Opened) -> None:
+        with made.db.connection() as raw, raw.cursor() as cursor:
+            with pytest.raises(pymysql.IntegrityError):
+                cursor.execute(f"INSERT INTO {TABLE} VALUES (1, %s)", [SECRET])
+            cursor.execute(f"INSERT INTO {TABLE} VALUES (1, %s)", [SECRET])
+
+    with opened(url, 1) as made:
+        error = outcome(duplicates, made)
+        assert isinstance(error, DuplicateKey)
+        assert error.__suppress_context__
+        assert SECRET not in str(error)
+        assert f"{FILE}:" in str(error)

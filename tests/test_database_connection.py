@@ -348,12 +348,15 @@ def test_after_an_error_its_state_is_not_known(connection: Connection, procedure
 
 def test_a_session_is_ended_unless_its_server_was_started_since(connection: Connection, other: Connection) -> None:
     earlier, later = connection, other
-    later.end_session(earlier.number, age_s=10_000_000)  # the one that had this number has gone with its server
-    earlier.end_session(later.number, age_s=0)  # a server gives out growing numbers: this one is another's
+    old = earlier.session._replace(opened_at=earlier.session.opened_at - 10_000_000)
+    later.end_session(old)  # the one that had this number has gone with its server
+    earlier.end_session(later.session)  # a server gives out growing numbers: this one is another's
+    assert earlier.session.port is not None
+    later.end_session(earlier.session._replace(port=earlier.session.port + 1))  # it came from elsewhere
     assert earlier.rows("SELECT 1") == later.rows("SELECT 1") == [(1,)]
-    later.end_session(earlier.number, age_s=0)
+    later.end_session(earlier.session)
     eventually(earlier.has_ended)
-    later.end_session(earlier.number, age_s=0)  # it is not there any more
+    later.end_session(earlier.session)  # it is not there any more
     assert later.rows("SELECT 1") == [(1,)]
 
 

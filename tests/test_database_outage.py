@@ -37,11 +37,19 @@ def test_a_success_ends_it() -> None:
     assert outage.retry_at == 1001.0 + PAUSE_MIN_S
 
 
-def test_an_outage_is_told_once_and_one_after_the_other_not_at_once() -> None:
+def test_an_outage_is_told_once_for_each_reason() -> None:
     outage = Outage()
     outage.failed("refused", 1000.0)
     assert outage.is_to_be_told(1000.0)
     assert not outage.is_to_be_told(1000.0 + 10 * COMPLAINT_PAUSE_S)
+    outage.failed("access denied", 1000.0 + 10 * COMPLAINT_PAUSE_S)
+    assert outage.is_to_be_told(1000.0 + 10 * COMPLAINT_PAUSE_S)
+
+
+def test_one_outage_after_the_other_is_not_told_at_once() -> None:
+    outage = Outage()
+    outage.failed("refused", 1000.0)
+    assert outage.is_to_be_told(1000.0)
     outage.succeeded()
     outage.failed("refused", 1000.0 + COMPLAINT_PAUSE_S - 1)
     assert not outage.is_to_be_told(1000.0 + COMPLAINT_PAUSE_S - 1)

@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from gbot.database.openings import OPENINGS_MAX
+from gbot.database.growth import OPENINGS_MAX
 from gbot.database.outage import PAUSE_MIN_S
 from gbot.database.place import HOLDERS_NAMED, Place
 from gbot.database.pool import Pool
@@ -56,7 +56,7 @@ def make(server: FakeServer) -> Iterator[MakePool]:
 
 
 def taken(pool: FakePool, number: int) -> list[Place[FakeConnection]]:
-    return [pool.take() for _ in range(number)]
+    return [gevent.spawn(pool.take).get() for _ in range(number)]  # by others, who may wait for more
 
 
 def queue(pool: FakePool, *names: str) -> tuple[list[gevent.Greenlet[..., Any]], list[str]]:
@@ -332,7 +332,7 @@ def test_while_no_more_can_be_opened_the_others_are_used_and_the_log_says_it_onc
     assert served == ["patient"]
     assert len(log.having("No connection to fake: Too many connections; 2 of 5 are open")) == 1
     server.refusal = None
-    places.append(pool.take())
+    places.append(gevent.spawn(pool.take).get())
     wait_until(lambda: succeeds(pool))
     assert (pool.statistics().open, pool.statistics().in_use) == (3, 2)
     assert len(log.having("can be made again")) == 1
@@ -344,7 +344,7 @@ def test_an_outage_is_logged_though_the_pool_was_exhausted_just_before(
     make: MakePool, server: FakeServer, log: Kept
 ) -> None:
     pool = make(1, wait_s=0.02)
-    place = pool.take()
+    place = gevent.spawn(pool.take).get()
     with pytest.raises(DatabaseBusy):
         pool.take()
     server.refusal = DatabaseDown("refused")
@@ -400,7 +400,7 @@ def test_one_that_accepts_and_says_nothing_holds_up_only_those_who_need_it(make:
     pool = make(3, warm=1, wait_s=0.1)
     wait_until(lambda: pool.statistics().open == 1)
     server.welcome.clear()
-    place = pool.take()
+    place = gevent.spawn(pool.take).get()
     with pytest.raises(DatabaseBusy, match="1 of 3 are in use"):
         pool.take()
     pool.give(place)

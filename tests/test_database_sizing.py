@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gbot.database.address import parse
 from gbot.database.connection import Connection, Connector
 from gbot.database.limits import read_limits
-from gbot.database.sizing import INBOX_CONNECTIONS, KEPT_FREE, ServerLimits, share_of, share_of_files
+from gbot.database.sizing import INBOX_CONNECTIONS, KEPT_FREE, KEPT_OF_USER, ServerLimits, share_of, share_of_files
 from gbot.errors import DatabaseMistake
 from tests.journeys.mariadb import MariaDb
 from tests.journeys.processes import eventually
@@ -44,7 +44,7 @@ def test_all_nodes_together_never_take_more_than_the_server_has(
     if share > 0:
         of_gbot = nodes * (share + INBOX_CONNECTIONS * with_inbox)
         assert of_gbot + server.used_by_others + KEPT_FREE <= server.connections_max
-        assert server.user_max <= 0 or of_gbot <= server.user_max
+        assert server.user_max <= 0 or of_gbot + KEPT_OF_USER <= server.user_max
 
 
 @given(limits, nodes, st.booleans())
@@ -52,7 +52,8 @@ def test_no_connection_that_could_be_shared_is_left(server: ServerLimits, nodes:
     share = share_of(server, nodes, with_inbox=with_inbox).connections
     one_more = nodes * (share + 1 + INBOX_CONNECTIONS * with_inbox)
     allowed = server.connections_max - server.used_by_others - KEPT_FREE
-    assert one_more > (min(allowed, server.user_max) if server.user_max > 0 else allowed)
+    of_user = max(0, server.user_max - KEPT_OF_USER)
+    assert one_more > (min(allowed, of_user) if server.user_max > 0 else allowed)
 
 
 @given(limits, nodes, st.booleans(), st.integers(0, 1000))
@@ -84,9 +85,9 @@ def test_a_bigger_server_a_smaller_crowd_or_fewer_nodes_never_make_the_share_sma
             limits_of(5100, used=50, own=50, user_max=100),
             2,
             False,
-            50,
-            "max_connections 5100 - 0 of others - 10 kept free = 5090, of which max_user_connections allows 100; "
-            "/ 2 nodes = 50",
+            49,
+            "max_connections 5100 - 0 of others - 10 kept free = 5090, of which max_user_connections 100 - 2 kept free "
+            "allows 98; / 2 nodes = 49",
         ),
         (
             limits_of(20, used=30),
@@ -95,7 +96,7 @@ def test_a_bigger_server_a_smaller_crowd_or_fewer_nodes_never_make_the_share_sma
             0,
             "max_connections 20 - 30 of others - 10 kept free = 0; - 2 of the inbox = 0",
         ),
-        (limits_of(20, user_max=10), 1, False, 10, "max_connections 20 - 0 of others - 10 kept free = 10"),
+        (limits_of(20, user_max=12), 1, False, 10, "max_connections 20 - 0 of others - 10 kept free = 10"),
     ],
 )
 def test_the_arithmetic_is_shown(
@@ -175,7 +176,7 @@ def test_the_limit_of_an_account_goes_before_that_of_the_server(
     root.execute("CREATE USER few WITH MAX_USER_CONNECTIONS 7")
     limits = read_limits(connect("few"))
     assert limits.user_max == 7
-    assert share_of(limits, 1, with_inbox=False).connections == 7
+    assert share_of(limits, 1, with_inbox=False).connections == 7 - KEPT_OF_USER
 
 
 def test_as_many_as_the_share_says_can_be_opened(connect: Callable[[str], Connection]) -> None:

@@ -81,5 +81,5 @@ def test_nobody_is_told_to_stay_away_for_too_long(host: Host) -> None:
             host.admit()
         told.append(error.value.after_s)
     assert 0 < told[0] <= 1.5
-    assert told == sorted(told)
+    assert told[-1] > told[0]
     assert told[-1] == pytest.approx(RETURN_MAX_S)

@@ -15,6 +15,7 @@ MESSAGES = 10  # of each delivery of wrk
 PROBES_PER_S = 10.0  # deliveries of one message, which take the time of their answer
 POOL = 5000  # of gbot: how many handlers may run at once
 RATE = fitting_rate(POOL)
+HANDLERS_SPARE = 1.1
 CONNECTIONS = 64  # of wrk where a server is to be saturated
 CONNECTIONS_MAX = 256
 TURNS_PER_S = 3.0  # at a given rate: how often each of wrk's connections delivers
@@ -92,6 +93,11 @@ class Case:
     def warm_up_s(self) -> int:
         return min(WARM_UP_S, self.seconds)
 
+    @property
+    def handlers(self) -> int:
+        """As many as the rate asks for, and some: the peers have no bound."""
+        return max(POOL, round((self.rate or 0) * self.scenario.nap_s[1] * HANDLERS_SPARE))
+
     def duration_s(self) -> float:
         """How long it takes when all goes well: start, warm-up, its end, the load, its end, stop."""
         return 3 + self.warm_up_s + self.seconds + 2 * self.scenario.nap_s[1]
@@ -99,7 +105,7 @@ class Case:
     def command(self, port: int) -> list[str]:
         if not self.ours:
             return self.subject.command(port)
-        pools = ["--pool", str(POOL)]
+        pools = ["--pool", str(self.handlers)]
         if self.database:
             pools += ["--db-pool", str(self.db_pool), "--db-warm", str(self.db_pool)]
         log = ["--log-level", "info", "--log-format", "json", "--sample-interval", "1"]

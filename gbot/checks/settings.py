@@ -144,7 +144,7 @@ def _plain(settings: Settings) -> list[Finding]:
 def secrets_of(config: Config, environ: Mapping[str, str] | None = None) -> set[str]:
     """What no line may hold: secrets and passwords of the settings, wrong ones included, and of proxies."""
     values: list[Any] = [getattr(config, row.name) for row in SETTINGS.values() if row.is_secret]
-    values += [config.inbox, config.db]
+    values += [url for url in (config.inbox, config.db) if url is not None and "://" in url]
     for name, value in (environ or {}).items():
         row = next((row for row in SETTINGS.values() if row.variable == name), None)
         if row is not None and row.is_secret:

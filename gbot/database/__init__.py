@@ -2,7 +2,7 @@
 
 ::
 
-    opening ──▶ client ──▶ pool ──▶ openings ──▶ outage
+    opening ──▶ client ──▶ pool ──▶ growth ──▶ outage
        │           │        └──────────┴──▶ place
        │           └──▶ connection ──▶ PyMySQL, address
        └──▶ limits ──▶ sizing

@@ -29,8 +29,16 @@ class Address:
     tls: str  # off; on: encrypted, whoever the server is; verify: its certificate is checked too
 
     def is_beside(self, other: Address) -> bool:
-        """Whether both are on the same server."""
-        return (self.host, self.port, self.unix_socket) == (other.host, other.port, other.unix_socket)
+        """Whether both are on the same server, as far as their names tell: this machine has one at each port."""
+        if self._is_here != other._is_here:
+            return False
+        if self._is_here:
+            return self.port == other.port or None not in (self.unix_socket, other.unix_socket)
+        return (self.host, self.port) == (other.host, other.port)
+
+    @property
+    def _is_here(self) -> bool:
+        return self.unix_socket is not None or self.host in _LOCAL
 
     @property
     def place(self) -> str:

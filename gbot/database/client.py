@@ -13,10 +13,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from gbot.database.connection import Arguments, Connection, Done, RawConnection
+from gbot.database.connection import Arguments, Connection, Done, RawConnection, translated
 from gbot.database.place import Place, PoolStatistics
 from gbot.database.pool import Pool
-from gbot.errors import BotError, DatabaseError, Deadlock
+from gbot.errors import BotError, DatabaseAway, DatabaseError, Deadlock
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ class Database:
         """``with ctx.db.connection() as connection:`` a PyMySQL connection, for other libraries too.
 
         It commits each statement by itself unless ``begin`` is called; what is not committed at the end is undone, and
-        the session is reset, so that nothing that was SET or locked on it stays. It raises PyMySQL's own errors.
+        the session is reset, so that nothing that was SET or locked on it stays. It raises PyMySQL's own errors, which
+        become gbot's when they leave the with statement.
         """
         return Lease(self)
 
@@ -113,9 +114,12 @@ class Database:
         ``lent``: the author had all of it, and may have done anything to its session.
         """
         connection = place.connection
+        if isinstance(error, DatabaseAway):
+            self._pool.pause(error)
         try:
             stopped = error is not None and not isinstance(error, Exception)  # killed, or out of time: wherever it was
-            usable = not stopped and (connection.is_clean() or self._cleaned(place, ended_well=error is None))
+            usable = not stopped and not connection.is_shared
+            usable = usable and (connection.is_clean() or self._cleaned(place, ended_well=error is None))
             usable = usable and (not lent or _succeeds(connection.reset))
         except BaseException:
             self._pool.drop(place, unfinished=connection.was_cut)
@@ -128,7 +132,7 @@ class Database:
     def _cleaned(self, place: Place[Connection], *, ended_well: bool) -> bool:
         """Undo what was left open, or what an error may have left so. Returns whether the next one can use it."""
         connection = place.connection
-        if not connection.is_open:
+        if connection.was_cut or not connection.is_open:
             return False
         if ended_well and connection.in_transaction:
             log.warning(LEFT_OPEN, self.name, f" (connection taken in {place.taken_in})" if place.taken_in else "")
@@ -175,8 +179,12 @@ class Lease(Held):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         place, self._place = self._place, None
-        if place is not None:
-            self._database.give_back(place, error, lent=True)
+        if place is None:
+            return
+        told = translated(error, f"on the connection taken in {place.taken_in}") if error is not None else None
+        self._database.give_back(place, told or error, lent=True)
+        if told is not None:
+            raise told from None
 
 
 class Transaction(Held):

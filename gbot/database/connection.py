@@ -16,22 +16,35 @@ from __future__ import annotations
 import contextlib
 import datetime
 import select
+import socket
 import ssl
 import struct
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 import pymysql
 from gevent import monkey
+from greenlet import getcurrent, greenlet
 from pymysql.connections import MySQLResult
 from pymysql.constants import CLIENT, ER, FIELD_TYPE, SERVER_STATUS
 from pymysql.converters import conversions, convert_datetime
 from pymysql.cursors import Cursor
 
 from gbot.database.address import Address
-from gbot.errors import DatabaseDown, DatabaseError, DatabaseMistake, DatabaseRefused, Deadlock, DuplicateKey
+from gbot.errors import (
+    BotError,
+    DatabaseAway,
+    DatabaseDown,
+    DatabaseError,
+    DatabaseMistake,
+    DatabaseRefused,
+    Deadlock,
+    DuplicateKey,
+)
 
 CHARSET: Final = "utf8mb4"
+SHARED: Final = "two greenlets use one connection or transaction at the same time: give each its own"
 CONNECT_TIMEOUT_S: Final = 2
 READ_TIMEOUT_S: Final = 5  # for one answer
 WRITE_TIMEOUT_S: Final = 5
@@ -50,11 +63,14 @@ _DEADLOCKS: Final = {
 _DOWN: Final = {
     *(1021, 1026, 1030, 1037, 1038, 1041, 1114),  # no disk or memory left, or it cannot write
     *(1040, 1203, 1226),  # too many connections
-    *(1043, 1047, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184),  # starting, stopping, or the network
+    *(1043, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184),  # starting, stopping, or the network
     *(1180, 1181),  # it could not commit, or not roll back
-    *(1290, 1792, 1836),  # read-only: a replica, or a failover going on
+    1792,  # the transaction is read-only
     *(1317, 1927, 1969, 3024, 3168, 3169, 4031),  # statement or connection killed
 }
+# The server has certainly not executed it, and may do so later: read-only as in a failover, or its cluster not ready.
+_NOT_NOW: Final = {1047, 1290, 1836}
+_NOT_NOW_S: Final = 1.0
 _NO_SUCH_THREAD: Final = 1094
 _RESET_CONNECTION: Final = 0x1F  # the protocol's COM_RESET_CONNECTION, which PyMySQL does not know
 _NAMES: Final = {code: name for name, code in vars(ER).items() if isinstance(code, int)}
@@ -93,16 +109,64 @@ _CONVERSIONS: Final[dict[Any, Any]] = {
 _PyMySql: Any = pymysql.Connection  # what is overridden is not in its types
 
 
-class _Sending(_PyMySql):  # type: ignore[misc]
-    """Sends a statement with one system call: gevent's sendall asks for the size of a buffer before, every time."""
+class _OneAtATime(_PyMySql):  # type: ignore[misc]
+    """PyMySQL's connection, with an end to what two greenlets at once would do to it, and faster to send.
+
+    Two that share a connection would read each other's answers, and whoever comes after them those of somebody else.
+    """
+
+    _sock: Any
+    _rfile: Any
+    _asker: greenlet | None = None  # who waits for an answer
+
+    def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
+        if self._asker is not None:
+            raise pymysql.InterfaceError(SHARED)
+        self._asker = getcurrent()
+        try:
+            return super().query(sql, unbuffered)  # type: ignore[no-any-return]
+        finally:
+            self._asker = None
+
+    def _force_close(self) -> None:
+        """PyMySQL's own leaves the socket open while another greenlet reads from it."""
+        sock, rfile = self._sock, self._rfile
+        self._sock = self._rfile = None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # whoever reads finds the end
+            with contextlib.suppress(OSError):
+                sock.close()
+        if rfile is not None:
+            with contextlib.suppress(RuntimeError, OSError):
+                rfile.close()
 
     def _write_bytes(self, data: bytes) -> None:
+        """Send with one system call: gevent's sendall asks for the size of a buffer before, every time."""
+        if self._asker is not None and self._asker is not getcurrent():
+            raise pymysql.InterfaceError(SHARED)
         sent = 0
         if self._write_timeout is None:
             with contextlib.suppress(OSError):  # it fails again below, in PyMySQL's words
                 sent = self._sock.send(data)
         if sent < len(data):
             super()._write_bytes(data[sent:])
+
+
+class Session(NamedTuple):
+    """A connection as its server knows it: by a number, and by the port it comes from; None: not by TCP.
+
+    A server gives out growing numbers, and may be another one than it was ``opened_at`` (monotonic, seconds).
+    """
+
+    number: int
+    port: int | None
+    opened_at: float
+
+
+def _session_of(inside: Any) -> Session:
+    name = inside._sock.getsockname()
+    return Session(inside.thread_id(), name[1] if isinstance(name, tuple) else None, monotonic())
 
 
 class Done(NamedTuple):
@@ -119,12 +183,13 @@ class Connection:
     is ``%``. Without arguments a statement is taken as it is.
     """
 
-    __slots__ = ("_cut", "_inside", "raw")
+    __slots__ = ("_cut", "_inside", "raw", "session")
 
     def __init__(self, raw: RawConnection[Cursor]) -> None:
         self.raw = raw
         self._inside: Any = raw  # for what PyMySQL knows and has no method for
         self._cut = False
+        self.session = _session_of(self._inside)
 
     def execute(self, sql: str, args: Arguments | None = None) -> Done:
         """Run a statement. Raises DatabaseDown, Deadlock or DatabaseMistake, as all methods do."""
@@ -139,6 +204,8 @@ class Connection:
         """The (first) result as PyMySQL has it: a cursor around it costs 3 µs, and would be held on to."""
         statement = self._encoded(sql if args is None else self._filled_in(sql, args), sql)
         inside = self._inside
+        if inside._asker is not None:
+            raise BotError(SHARED)
         try:
             inside.query(statement)
             result = inside._result
@@ -201,6 +268,9 @@ class Connection:
             inside.select_db(inside.db)
             inside.set_character_set(CHARSET)
             inside.autocommit(True)
+            inside.query("SELECT CONNECTION_ID()")
+            if inside._result.rows != ((self.session.number,),):  # the answer to something else
+                raise pymysql.InterfaceError(SHARED)
         except pymysql.MySQLError as error:
             self.close()
             raise _translated(error, "(reset of the session)") from None
@@ -209,18 +279,25 @@ class Connection:
             inside._force_close()
             raise
         inside.cursorclass = Cursor
+        inside._result = _TOLD
 
-    def end_session(self, number: int, age_s: float) -> None:
+    def end_session(self, session: Session) -> None:
         """End another session of the same user, and what it runs; one that has ended already does no harm.
 
-        ``age_s`` is how long ago it was opened: a server that was started since may have given its number to somebody
-        else. Numbers only grow while a server runs, and it tells for how long that has been.
+        Behind one address may be another server by now, which has given the number to somebody else. Therefore numbers
+        must have grown since, the server must be old enough, and know the session by the port that it came from. What
+        reaches the server through a proxy that changes the port goes on until it ends by itself.
         """
-        if self.number <= number:
+        if self.session.number <= session.number:
             return
         [(_, uptime_s)] = self.rows("SHOW SESSION STATUS LIKE 'Uptime'")
-        if int(uptime_s) + 1 < age_s:
+        if int(uptime_s) + 1 < monotonic() - session.opened_at:
             return
+        for (host,) in self.rows("SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = %s", (session.number,)):
+            if session.port is None or str(host).rpartition(":")[2] == str(session.port):
+                self._kill(session.number)
+
+    def _kill(self, number: int) -> None:
         try:
             self.execute(f"KILL {number:d}")
         except DatabaseMistake as error:
@@ -230,9 +307,9 @@ class Connection:
     # Its state.
 
     @property
-    def number(self) -> int:
-        """The server's number for this session."""
-        return int(self._inside.thread_id())
+    def is_shared(self) -> bool:
+        """Whether another greenlet waits for an answer on it."""
+        return self._inside._asker is not None
 
     @property
     def is_open(self) -> bool:
@@ -241,7 +318,7 @@ class Connection:
     @property
     def was_cut(self) -> bool:
         """Whether it ended in the middle of something, which may still go on in the server."""
-        return self._cut or not (self.raw.open or self._inside._closed)
+        return self._cut or self.is_shared or not (self.raw.open or self._inside._closed)
 
     @property
     def in_transaction(self) -> bool:
@@ -261,7 +338,9 @@ class Connection:
     def is_clean(self) -> bool:
         """Whether the next one can use it, after whatever was done to it. What was read last is let go."""
         result = self._inside._result
-        if result is None or result.unbuffered_active or result.has_next or not (self.is_settled and self.raw.open):
+        if result is None or result.unbuffered_active or result.has_next or self._cut or self.is_shared:
+            return False
+        if not (self.is_settled and self.raw.open):
             return False
         self._inside._result = _TOLD
         return True
@@ -331,7 +410,7 @@ class Connector:
     def _connect(self, read_timeout_s: float | None) -> RawConnection[Cursor]:
         address = self.address
         try:
-            return _Sending(
+            return _OneAtATime(
                 host=address.host,
                 port=address.port,
                 unix_socket=address.unix_socket,
@@ -370,10 +449,17 @@ def _reason(error: pymysql.MySQLError) -> str:
     return text or "the connection is closed"
 
 
+def translated(error: BaseException, place: str) -> DatabaseError | None:
+    """An error of PyMySQL, met by an author at ``place``, as one of gbot's, without values; None: it is another one."""
+    return _translated(error, f"a statement {place}") if isinstance(error, pymysql.MySQLError) else None
+
+
 def _translated(error: pymysql.MySQLError, sql: str) -> DatabaseError:
     code = _code(error)
     if code in _DEADLOCKS:
         return Deadlock(_reason(error))
+    if code in _NOT_NOW:
+        return DatabaseAway(_reason(error), _NOT_NOW_S)
     if code in _DOWN or 2000 <= code < 3000 or (code == 0 and not isinstance(error, pymysql.ProgrammingError)):
         return DatabaseDown(_reason(error))
     kind = DuplicateKey if code in _DUPLICATES else DatabaseMistake

@@ -23,7 +23,7 @@ from gbot.database.client import Database
 from gbot.database.connection import Connection, Connector
 from gbot.database.limits import read_limits
 from gbot.database.pool import Pool
-from gbot.database.sizing import Share, share_of
+from gbot.database.sizing import INBOX_CONNECTIONS, Share, share_of
 from gbot.errors import DatabaseError, DatabaseMistake, DatabaseRefused, StartError
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,12 @@ class Opening:
             self._pool.resize(self.size)
             return
         size = self._fitting(self.size, share)
+        if self._settings.nodes == 1 and share.used_by_user > INBOX_CONNECTIONS + 1:  # this one has one open
+            log.warning(
+                "%d sessions of the same user are open in %s: if others than this node's take part, count them in "
+                "--db-share",
+                *(share.used_by_user - 1, self._place),
+            )
         if size == self.size:
             log.info("Database %s: %s; %d fit", self._place, share.arithmetic, size)
         self._pool.resize(size)

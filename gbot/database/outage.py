@@ -17,14 +17,16 @@ class Outage:
         self.retry_at = 0.0
         self._failures = 0  # since the last success
         self._told_at = -COMPLAINT_PAUSE_S
+        self._told_reason = ""
         self._told = False
 
-    def failed(self, reason: str, now: float) -> bool:
+    def failed(self, reason: str, now: float, pause_min_s: float = 0.0) -> bool:
         """Returns whether a pause begins, until ``retry_at``: what fails within one was begun before it."""
         self.reason = reason
         if now < self.retry_at:
             return False
-        self.retry_at = now + min(PAUSE_MAX_S, PAUSE_MIN_S * 2 ** min(self._failures, 10))
+        pause_s = PAUSE_MIN_S * 2 ** min(self._failures, 10)
+        self.retry_at = now + min(PAUSE_MAX_S, max(pause_s, pause_min_s))
         self._failures += 1
         return True
 
@@ -35,10 +37,10 @@ class Outage:
         return told
 
     def is_to_be_told(self, now: float) -> bool:
-        """Whether the failure has to be said: once for each outage, and not over and over where one follows another."""
-        if self._told or now - self._told_at < COMPLAINT_PAUSE_S:
+        """Whether the failure has to be said: once for each reason, and not over and over where they change."""
+        if now - self._told_at < COMPLAINT_PAUSE_S or (self._told and self.reason == self._told_reason):
             return False
-        self._told, self._told_at = True, now
+        self._told, self._told_at, self._told_reason = True, now, self.reason
         return True
 
     def wait_s(self, now: float) -> float:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from greenlet import greenlet
 
@@ -20,10 +20,10 @@ HERE: Final = os.path.dirname(__file__) + os.sep
 
 
 class Pooled(Protocol):
-    """A connection, as far as the pool has to know it."""
+    """A connection, as far as the pool has to know it. ``session`` is what it is to its server."""
 
     @property
-    def number(self) -> int: ...
+    def session(self) -> Any: ...
 
     def has_ended(self) -> bool: ...
 
@@ -31,7 +31,7 @@ class Pooled(Protocol):
 
     def answers(self) -> bool: ...
 
-    def end_session(self, number: int, age_s: float) -> None: ...
+    def end_session(self, session: Any) -> None: ...
 
     def close(self) -> None: ...
 
@@ -42,11 +42,11 @@ P = TypeVar("P", bound=Pooled)
 class Place(Generic[P]):
     """One of the places of the pool, and the connection in it."""
 
-    __slots__ = ("complained", "connection", "holder", "opened_at", "since", "taken_in")
+    __slots__ = ("complained", "connection", "holder", "since", "taken_in")
 
     def __init__(self, connection: P) -> None:
         self.connection = connection
-        self.opened_at = self.since = time.monotonic()  # since: taken, or given back
+        self.since = time.monotonic()  # taken, or given back
         self.holder: greenlet | None = None
         self.taken_in: str | None = None  # file and line of a with statement
         self.complained = False
@@ -98,15 +98,15 @@ class PoolStatistics:
     was left unfinished.
     """
 
-    size: int
-    open: int
-    in_use: int
-    waiting: int
-    uses: int
-    held_s: float
-    waits: int
-    waited_s: float
-    timeouts: int
-    opened: int
-    broken: int
-    left: int
+    size: int = 0
+    open: int = 0
+    in_use: int = 0
+    waiting: int = 0
+    uses: int = 0
+    held_s: float = 0.0
+    waits: int = 0
+    waited_s: float = 0.0
+    timeouts: int = 0
+    opened: int = 0
+    broken: int = 0
+    left: int = 0

@@ -7,7 +7,7 @@
 
 **Bounds.** There are never more than ``size`` connections: a place is reserved before one is opened. Greenlets take
 turns without preemption, so there is no lock, and nothing here waits for the network while another has to wait for it:
-connections are opened in greenlets of their own, see ``openings``, and looked at by the one who takes them.
+connections are opened in greenlets of their own, see ``growth``, and looked at by the one who takes them.
 
 **Order.** The connection used last is used first, so that those which are not needed grow old and are closed. Who
 finds none waits, in the order of arrival, for ``wait_s`` at most: DatabaseBusy then tells who holds them.
@@ -40,10 +40,10 @@ import gevent
 from gevent.event import AsyncResult
 from greenlet import getcurrent
 
-from gbot.database.openings import Openings
+from gbot.database.growth import Growth
 from gbot.database.outage import COMPLAINT_PAUSE_S, PAUSE_MAX_S
 from gbot.database.place import P, Place, PoolStatistics, longest_text, warn_of_holders
-from gbot.errors import DatabaseAway, DatabaseBusy, DatabaseError
+from gbot.errors import BotError, DatabaseAway, DatabaseBusy, DatabaseError
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Pool(Generic[P]):
         self._in_use: dict[Place[P], None] = {}  # the one taken first comes first
         self._waiting: OrderedDict[AsyncResult[Place[P] | None], None] = OrderedDict()
         self._forgotten: deque[Place[P]] = deque()
-        self._openings = Openings(connect, name, self._arrived, self._failed, self._grow)
+        self._growth = Growth(connect, name, self._arrived, self._failed, self._grow)
         self._open = 0
         self._uses = self._waits = self._timeouts = self._opened = self._broken = self._left = 0
         self._held_s = self._waited_s = 0.0
@@ -126,9 +126,9 @@ class Pool(Generic[P]):
 
         Returns of how many that is not known when ``deadline`` (monotonic) has come.
         """
-        while self._openings.not_ended and time.monotonic() < deadline:
+        while self._growth.not_ended and time.monotonic() < deadline:
             gevent.sleep(END_CHECK_INTERVAL_S)
-        return self._openings.not_ended
+        return self._growth.not_ended
 
     def statistics(self) -> PoolStatistics:
         return PoolStatistics(
@@ -178,12 +178,16 @@ class Pool(Generic[P]):
         self._release(place)
         if unfinished:
             self._left += 1
-            self._openings.leave((place.connection.number, place.opened_at))
+            self._growth.leave(place.connection.session)
         else:
             self._broken += 1
             self._broken_at = place.since
         self._close(place)
         self._grow()
+
+    def pause(self, error: DatabaseAway) -> None:
+        """The server takes connections and does not do its work: do not open others at once."""
+        self._growth.fail(error, error.after_s)
 
     def forget(self, place: Place[P]) -> None:
         """Nobody will give this one back: it is dropped within ROUND_S. May be called at any moment, in any thread."""
@@ -242,7 +246,7 @@ class Pool(Generic[P]):
 
     def _awaited(self, now: float) -> Place[P]:
         """Wait for a connection in turn, until ``wait_s`` after ``now``."""
-        if self._stopped or (not self._open and now < self._openings.outage.retry_at):
+        if self._stopped or (not self._open and now < self._growth.outage.retry_at):
             raise self._away(now)
         turn: AsyncResult[Place[P] | None] = AsyncResult()
         self._waiting[turn] = None
@@ -259,6 +263,8 @@ class Pool(Generic[P]):
         self._waited_s += time.monotonic() - now
         if not turn.ready():
             self._timeouts += 1
+            if any(place.holder is getcurrent() for place in self._in_use):
+                raise BotError(f"this handler holds a connection to {self._name} and waited for another in vain")
             raise self._busy() if self._open else self._away(time.monotonic())
         if turn.value is None:
             raise self._away(time.monotonic())
@@ -270,10 +276,10 @@ class Pool(Generic[P]):
         """Begin to open what is missing: for who waits, in place of what was left unfinished, and to be warm."""
         if self._upkeep is None:
             return
-        replaced, opening = self._openings.unfinished, self._openings.under_way
+        replaced, opening = self._growth.unfinished, self._growth.under_way
         wanted = 0 if self._stopped else max(len(self._waiting), self._warm - self._open)
         free = self.size - self._open - opening - replaced
-        self._openings.begin(replaced + max(0, min(wanted - opening - replaced, free)))
+        self._growth.begin(max(0, min(wanted - opening - replaced, free)))
 
     def _arrived(self, place: Place[P]) -> None:
         self._open += 1
@@ -286,7 +292,7 @@ class Pool(Generic[P]):
         self._grow()
 
     def _failed(self, error: Exception) -> None:
-        if self._openings.outage.is_to_be_told(time.monotonic()):
+        if self._growth.outage.is_to_be_told(time.monotonic()):
             strange = None if isinstance(error, DatabaseError) else error
             words = (self._name, error, self._open, self.size)
             log.warning("No connection to %s: %s; %d of %d are open", *words, exc_info=strange)
@@ -302,13 +308,13 @@ class Pool(Generic[P]):
     def _away(self, now: float) -> DatabaseAway:
         if self._stopped:
             return DatabaseAway(f"the server stops: no more connections to {self._name}", PAUSE_MAX_S)
-        outage = self._openings.outage
+        outage = self._growth.outage
         return DatabaseAway(
             f"no connection to {self._name}: {outage.reason or 'it does not answer'}", outage.wait_s(now)
         )
 
     def _busy(self) -> DatabaseBusy:
-        reason = self._openings.outage.reason
+        reason = self._growth.outage.reason
         why = f", and no more can be opened ({reason})" if reason else ""
         text = (
             f"no connection to {self._name} became free within {self._wait_s:g} s: "

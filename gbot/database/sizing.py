@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 KEPT_FREE: Final = 10  # for people, their tools, and the server's own services
+KEPT_OF_USER: Final = 2  # of what the user may have: to end what a handler left unfinished
 INBOX_CONNECTIONS: Final = 2  # of a node whose inbox is on the same server: one for its worker, one for gbot inbox
 
 
@@ -35,11 +36,15 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one node may have open, the arithmetic behind it in one line, and what would have to be raised for more."""
+    """What one node may have open, the arithmetic behind it in one line, and what would have to be raised for more.
+
+    ``used_by_user`` counts sessions of the same user, who are taken for those of other nodes, or of this one before.
+    """
 
     connections: int
     arithmetic: str
     bound: str
+    used_by_user: int = 0
 
 
 def share_of(limits: ServerLimits, nodes: int, *, with_inbox: bool) -> Share:
@@ -49,16 +54,17 @@ def share_of(limits: ServerLimits, nodes: int, *, with_inbox: bool) -> Share:
     line = (
         f"max_connections {limits.connections_max} - {limits.used_by_others} of others - {KEPT_FREE} kept free = {free}"
     )
-    if 0 < limits.user_max < free:
-        free, bound = limits.user_max, "max_user_connections"
-        line += f", of which max_user_connections allows {free}"
+    of_user = max(0, limits.user_max - KEPT_OF_USER)
+    if limits.user_max and of_user < free:
+        free, bound = of_user, "max_user_connections"
+        line += f", of which max_user_connections {limits.user_max} - {KEPT_OF_USER} kept free allows {free}"
     each = free // nodes
     if nodes > 1:
         line += f"; / {nodes} nodes = {each}"
     if with_inbox:
         each = max(0, each - INBOX_CONNECTIONS)
         line += f"; - {INBOX_CONNECTIONS} of the inbox = {each}"
-    return Share(each, line, bound)
+    return Share(each, line, bound, limits.used_by_user)
 
 
 def share_of_files(files_max: int, kept: int) -> Share:

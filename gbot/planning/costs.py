@@ -6,6 +6,7 @@ of two. What the author's own code computes is in none of them, only in what was
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,6 +18,7 @@ from gbot.planning.plan import KB, MB, Costs, Load, Part
 WAITING_MIN: Final = 100  # handlers; with fewer waiting, memory says more of everything else than of them
 SCENARIOS: Final = {"3": 1.0, "2": 0.0, "1d": 0.0, "1": 0.0}  # those of a report, the one asked first, and its queries
 
+EVENTS_MIN_PER_S: Final = 0.001
 STORED: Final = "1d"  # the scenario of a report in which events are on a disk
 
 
@@ -66,7 +68,6 @@ class Run(msgspec.Struct, frozen=True):
     rss_mb: float
     idle_rss_mb: float
     waiting_median: int | None = None
-    db_connections_max: int | None = None
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -143,16 +144,16 @@ def _of_run(name: str, raw: msgspec.Raw, queries: float, figures: Figures) -> Me
         run = msgspec.json.decode(raw, type=Run)
     except msgspec.MsgspecError as error:
         raise ValueError(f"scenario {name} of gbot: {error}") from None
-    if not run.events_per_s > 0:
-        raise ValueError(f"in scenario {name} no event was completed")
     waiting = run.waiting_median or 0
+    if not (EVENTS_MIN_PER_S < run.events_per_s < math.inf and run.cpu_us_per_event >= 0 <= waiting):
+        raise ValueError(f"in scenario {name} no event was completed, or its figures cannot be")
     grown = (run.rss_mb - run.idle_rss_mb) * MB
     return Measured(
         where=f"scenario {name} of the report",
         latency_s=waiting / run.events_per_s,
         cpu_us=run.cpu_us_per_event,
         base_mb=run.idle_rss_mb,
-        waiting_kb=waiting_kb(grown, waiting, run.db_connections_max or 0, figures),
+        waiting_kb=waiting_kb(grown, waiting, 0, figures),  # connections were open before
         queries=queries,
         query_s=None,
         stored=name == STORED,

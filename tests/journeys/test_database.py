@@ -122,7 +122,7 @@ def test_while_others_have_all_connections_it_goes_on_with_its_own(url: str) -> 
         others = take_the_rest(made)
         assert query_at_once(made, 3) == [[(1, 0)]] * 3
         with made.db.transaction() as tx, made.db.connection(), made.db.connection():
-            error = outcome(made.db.query, "SELECT 1")
+            error = gevent.spawn(outcome, made.db.query, "SELECT 1").get()
             assert isinstance(error, DatabaseBusy)
             assert "3 of 10 are in use, and no more can be opened (1040 Too many connections)" in str(error)
             assert tx.query("SELECT 1") == [(1,)]

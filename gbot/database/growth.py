@@ -1,7 +1,7 @@
 """Opening connections for a pool: OPENINGS_MAX at once, each in a greenlet of its own.
 
-A connection that takes the place of one whose statement was left unfinished ends that session first. As long as it
-cannot, the session is kept here, and with it the place.
+A connection that takes the place of one whose statement was left unfinished ends that session first, ENDINGS_MAX at
+once. As long as it cannot, the session is kept here, and with it the place.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Generic
+from typing import Any, Final, Generic
 
 import gevent
 
@@ -21,12 +21,11 @@ from gbot.errors import DatabaseDown, DatabaseError
 log = logging.getLogger(__name__)
 
 OPENINGS_MAX: Final = 32  # at once
+ENDINGS_MAX: Final = 4  # at once: for as long as both are there, the server has more sessions than the pool has places
 OPEN_TIMEOUT_S: Final = 10.0
 
-Session = tuple[int, float]  # its number, and when it was opened
 
-
-class Openings(Generic[P]):
+class Growth(Generic[P]):
     """Opens connections to ``name`` by ``connect``, which raises DatabaseDown.
 
     ``arrived`` takes each of them, ``failed`` is called when one could not be opened, ``resume`` when it is time to
@@ -46,9 +45,10 @@ class Openings(Generic[P]):
         self._arrived = arrived
         self._failed = failed
         self._resume = resume
-        self._unfinished: deque[Session] = deque()
+        self._unfinished: deque[Any] = deque()  # what Pooled.session was
         self.outage = Outage()
         self.under_way = 0
+        self._ending = 0  # of these, those that take the place of an unfinished session
         self.not_ended = 0  # sessions that were left unfinished, those that are being ended included
 
     @property
@@ -56,37 +56,50 @@ class Openings(Generic[P]):
         """Sessions whose place nobody is taking over yet."""
         return len(self._unfinished)
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: Any) -> None:
         """A session is to be ended, by the connection that takes its place."""
         self.not_ended += 1
         self._unfinished.append(session)
 
     def begin(self, count: int) -> None:
-        """Begin to open so many, or as many as may be under way; not while a pause lasts."""
+        """Begin to end what was left unfinished, and to open ``count`` besides; not while a pause lasts."""
         if time.monotonic() < self.outage.retry_at:
             return
+        while self._unfinished and self._ending < ENDINGS_MAX:
+            self._ending += 1
+            self._spawn(self._unfinished.popleft())
         for _ in range(min(count, OPENINGS_MAX - self.under_way)):
-            self.under_way += 1
-            gevent.spawn(self._open_one, self._unfinished.popleft() if self._unfinished else None)
+            self._spawn(None)
 
-    def _open_one(self, unfinished: Session | None) -> None:
+    def _spawn(self, unfinished: Any | None) -> None:
+        self.under_way += 1
+        gevent.spawn(self._open_one, unfinished)
+
+    def _open_one(self, unfinished: Any | None) -> None:
         try:
             connection = self._connected(unfinished)
         except Exception as error:
             self.under_way -= 1
             if unfinished is not None:
+                self._ending -= 1
                 self._unfinished.append(unfinished)
-            if self.outage.failed(str(error), time.monotonic()):
-                gevent.spawn(self._try_again)
-            self._failed(error)
+            self.fail(error)
             return
         self.under_way -= 1
-        self.not_ended -= unfinished is not None
+        if unfinished is not None:
+            self._ending -= 1
+            self.not_ended -= 1
         if self.outage.succeeded():
             log.info("Connections to %s can be made again", self._name)
         self._arrived(Place(connection))
 
-    def _connected(self, unfinished: Session | None) -> P:
+    def fail(self, error: Exception, pause_min_s: float = 0.0) -> None:
+        """There is no use in opening more for a while."""
+        if self.outage.failed(str(error), time.monotonic(), pause_min_s):
+            gevent.spawn(self._try_again)
+        self._failed(error)
+
+    def _connected(self, unfinished: Any | None) -> P:
         try:
             with gevent.Timeout(OPEN_TIMEOUT_S):
                 connection = self._connect()
@@ -96,11 +109,10 @@ class Openings(Generic[P]):
         except gevent.Timeout:
             raise DatabaseDown(f"no connection within {OPEN_TIMEOUT_S:g} s") from None
 
-    def _end_session(self, connection: P, session: Session) -> None:
+    def _end_session(self, connection: P, session: Any) -> None:
         """What the server has against it is no reason to go without a connection, unless that broke by it."""
-        number, opened_at = session
         try:
-            connection.end_session(number, time.monotonic() - opened_at)
+            connection.end_session(session)
         except BaseException as error:
             if not isinstance(error, DatabaseError) or isinstance(error, DatabaseDown):
                 connection.close()
