@@ -109,6 +109,9 @@ _CONVERSIONS: Final[dict[Any, Any]] = {
 _PyMySql: Any = pymysql.Connection  # what is overridden is not in its types
 
 
+_query: Any = pymysql.Connection.query
+
+
 class _OneAtATime(_PyMySql):  # type: ignore[misc]
     """PyMySQL's connection, with an end to what two greenlets at once would do to it, and faster to send.
 
@@ -206,8 +209,9 @@ class Connection:
         inside = self._inside
         if inside._asker is not None:
             raise BotError(SHARED)
+        inside._asker = getcurrent()
         try:
-            inside.query(statement)
+            _query(inside, statement)
             result = inside._result
             while inside._result.has_next:
                 inside.next_result()
@@ -220,6 +224,8 @@ class Connection:
             self._cut = True
             inside._force_close()  # with no last word, which might complete what was not sent to its end
             raise
+        finally:
+            inside._asker = None
         inside._result = _TOLD
         return result
 
