@@ -10,7 +10,7 @@ import pytest
 
 from tests.journeys.test_bench import needs_mariadb, needs_two_cores, run
 
-CONTENDERS = {"bare LIFO", "gbot", "DBUtils, defaults", "DBUtils, ping=0, reset=False"}
+CONTENDERS = {"bare LIFO", "gbot", "gbot's pool, PyMySQL's cursor", "DBUtils, defaults", "DBUtils, ping=0, reset=False"}
 needs_dbutils = pytest.mark.skipif(importlib.util.find_spec("dbutils") is None, reason="DBUtils is not installed")
 
 
