@@ -369,6 +369,38 @@ def test_an_error_of_the_database_is_one_line_that_names_the_authors_own(serve: 
     assert "Traceback" not in served.report()
 
 
+def test_a_handler_whose_time_is_over_leaves_no_transaction_and_no_statement(serve: Serve, admin: Admin) -> None:
+    arguments = ("--handler-timeout", "1", "--attempts-max", "1", "--db-pool", "4", "--db-warm", "4")
+    served = serve(ASKING, *arguments, environ={"GBOT_DB": admin.url})
+    with admin.locked():
+        post_plain(served.address, "hold for 600,hold for 600,wait there,wait there")
+        served.wait_for_output("holding", times=2)
+        served.wait_for_output("waiting", times=2)
+        eventually(lambda: sum("longer than its timeout of 1 s" in line for line in served.stderr) == 4)
+        eventually(lambda: not any("GET_LOCK" in str(what) for what in admin.sessions()))
+    assert admin.written() == []
+    open_transactions = "SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p"
+    assert admin.ask(f"{open_transactions} ON p.id = t.trx_mysql_thread_id WHERE p.user = '{admin.user}'") == [(0,)]
+    post_plain(served.address, "write 1,write 2")
+    eventually(lambda: admin.written() == [1, 2])
+    assert len(admin.sessions()) <= 4
+
+
+def test_slow_queries_in_all_connections_hold_up_only_who_needs_one(serve: Serve, admin: Admin) -> None:
+    arguments = ("--db-pool", "2", "--db-wait-timeout", "0.2", "--sample-interval", "0")
+    served = serve(ASKING, *arguments, environ={"GBOT_DB": admin.url})
+    post_plain(served.address, "sleep 3 there,sleep 3 there")
+    served.wait_for_output("asking", times=2)
+    post_plain(served.address, "write 1,write 2,nothing there")
+    served.wait_for_output("here")
+    served.wait_for_line(r"became free within 0\.2 s: 2 of 2 are in use, .* for a statement in .*asking\.py:\d+")
+    assert "asked" not in served.stdout  # all of this while both connections were in use
+    eventually(lambda: admin.written() == [1, 2])
+    served.wait_for_output("asked", times=2)
+    served.stop()
+    assert not [line for line in served.stderr if " ERROR " in line]
+
+
 def test_without_a_database_a_handler_is_told_how_to_get_one(serve: Serve) -> None:
     served = serve(ASKING)
     post_plain(served.address, "hello")
@@ -407,18 +439,20 @@ def test_handlers_that_run_finish_with_the_database_they_began_with(serve: Serve
     assert warnings(served) == []
 
 
-def test_gunicorn_has_the_database_too(programs: list[Program], admin: Admin, tmp_path: Path) -> None:
+def test_gunicorn_has_the_database_too_and_each_of_its_workers_a_part(
+    programs: list[Program], admin: Admin, tmp_path: Path
+) -> None:
     gunicorn = Program(
         [
             *("sh", "-c", 'ulimit -Sn 100 && exec "$@"', "sh"),
             *(sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0", "--no-control-socket"),
-            f"gbot.worker:wsgi('{ASKING}')",
+            f"gbot.worker:wsgi('{ASKING}', workers=2)",
         ],
         {"GBOT_DB": admin.url, "STATE_DIRECTORY": str(tmp_path)},
     )
     programs.append(gunicorn)
     address = gunicorn.wait_for_line(r"Listening at: (http://127\.0\.0\.1:\d+)")[1]
-    gunicorn.wait_for_line("; 50 fit")
+    gunicorn.wait_for_line("= 80; / 2 nodes = 40; 25 fit")
     post_plain(address, "hello,hold for 0.5")
     gunicorn.wait_for_output("answered 42")
     gunicorn.wait_for_output("holding")

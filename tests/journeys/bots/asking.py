@@ -31,6 +31,11 @@ def sleep_there(ctx: Context, seconds: str) -> None:
     say("asked")
 
 
+@bot.text("nothing there")
+def nothing_there(ctx: Context) -> None:
+    say("here")
+
+
 @bot.text("wait there")
 def wait_there(ctx: Context) -> None:
     """Until somebody else gives back the lock that has the name of the database."""
