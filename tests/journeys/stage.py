@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import select
 import shutil
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,6 +19,7 @@ from tests.conftest import Serve
 from tests.journeys.crashing import Client, Ledger, Tally
 from tests.journeys.mariadb import MariaDb
 from tests.journeys.processes import DEADLINE_S, Program, Served, eventually, gbot
+from tests.journeys.relay import Relay
 from tests.samples import line
 
 APP: Final = "tests.journeys.bots.recording:bot"
@@ -137,17 +136,12 @@ def ask(url: str, sql: str, *args: object) -> tuple[Any, ...]:
         return cursor.fetchone() or ()
 
 
-class LossyWire:
-    """A relay in front of the database: it can lose the answer to a commit, and the connection with it."""
+class LossyWire(Relay):
+    """It can lose the answer to a commit, and the connection with it."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._server = (parts.hostname, parts.port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{self._listener.getsockname()[1]}").geturl()
         self._ordered, self._lost = threading.Event(), threading.Event()
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
+        super().__init__(url)
 
     def lose_an_answer(self) -> None:
         """When this returns, the database has committed something, and whoever asked for it cannot know."""
@@ -155,31 +149,9 @@ class LossyWire:
         self._ordered.set()
         assert self._lost.wait(DEADLINE_S), "nothing was committed"
 
-    def close(self) -> None:
-        """Ends when its connections are closed at either end."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(DEADLINE_S)
-        self._listener.close()
+    def loses_the_answer(self, asked: bytes) -> bool:
+        return asked.endswith(b"COMMIT") and self._ordered.is_set()
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._threads.append(threading.Thread(target=self._relay, args=[connection], daemon=True))
-                self._threads[-1].start()
-
-    def _relay(self, client: socket.socket) -> None:
-        with suppress(OSError), client, socket.create_connection(self._server) as server:
-            others = {client: server, server: client}
-            while True:
-                for end in select.select([client, server], [], [])[0]:
-                    data = end.recv(65536)
-                    others[end].sendall(data)
-                    if not data:
-                        return
-                    if end is client and data.endswith(b"COMMIT") and self._ordered.is_set():
-                        server.recv(65536)
-                        self._ordered.clear()
-                        self._lost.set()
-                        return
+    def lost(self) -> None:
+        self._ordered.clear()
+        self._lost.set()

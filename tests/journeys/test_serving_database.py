@@ -5,12 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import select
-import socket
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,7 +19,8 @@ from gbot.inboxes.store import Place
 from tests.conftest import Serve
 from tests.journeys.client import post_plain
 from tests.journeys.mariadb import MariaDb
-from tests.journeys.processes import DEADLINE_S, SERVING, Program, Served, eventually, gbot
+from tests.journeys.processes import SERVING, Program, Served, eventually, gbot
+from tests.journeys.relay import Relay
 from tests.journeys.stage import desk_of
 
 ASKING: Final = "tests.journeys.bots.asking:bot"
@@ -237,40 +235,15 @@ def test_an_unknown_database_ends_the_start(admin: Admin) -> None:
     assert re.search(r"The database mysql://\S+ does not let gbot in: 1049 Unknown database", line)
 
 
-class Censor:
-    """A relay in front of the server, which makes one question into nonsense of the same length."""
+class Censor(Relay):
+    """Makes one question into nonsense of the same length."""
 
     def __init__(self, url: str, question: bytes) -> None:
-        parts = urlsplit(url)
-        self._server, self._question = (parts.hostname, parts.port), question
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        place = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.url = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{place}").geturl()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        self._question = question
+        super().__init__(url)
 
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(DEADLINE_S)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._threads.append(threading.Thread(target=self._relay, args=[connection]))
-                self._threads[-1].start()
-
-    def _relay(self, client: socket.socket) -> None:
-        with suppress(OSError), client, socket.create_connection(self._server) as server:
-            others = {client: server, server: client}
-            while True:
-                for end in select.select([client, server], [], [])[0]:
-                    data = end.recv(65536)
-                    if not data:
-                        return
-                    others[end].sendall(data.replace(self._question, b"?" * len(self._question)))
+    def passed(self, data: bytes) -> bytes:
+        return data.replace(self._question, b"?" * len(self._question))
 
 
 @pytest.mark.parametrize("question", [b"SHOW GLOBAL STATUS", b"@@SESSION.max_user_connections", b"SHOW PROCESSLIST"])
