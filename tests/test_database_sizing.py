@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gbot.database.address import parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Arguments, Connection
+from gbot.database.connector import Connector
 from gbot.database.limits import read_limits
 from gbot.database.sizing import INBOX_CONNECTIONS, KEPT_FREE, KEPT_OF_USER, ServerLimits, share_of, share_of_files
 from gbot.errors import DatabaseMistake
@@ -186,6 +188,28 @@ def test_as_many_as_the_share_says_can_be_opened(connect: Callable[[str], Connec
     for user in ["plain"] * (share - 1) + ["other"] * KEPT_FREE:
         connect(user)
     assert read_limits(first).used == CONNECTIONS_MAX
+
+
+class Interrupted(Connection):
+    """A session during whose questions another one of the same user ends: between two answers."""
+
+    def __init__(self, inside: Connection, leaving: Connection, root: Connection) -> None:
+        self.inside, self.leaving, self.root = inside, leaving, root
+
+    def rows(self, sql: str, args: Arguments | None = None) -> list[tuple[Any, ...]]:
+        found = self.inside.rows(sql, args)
+        if "Threads_connected" in sql and self.leaving.is_open:
+            self.leaving.close()
+            eventually(lambda: int(self.root.rows(sql)[0][1]) < int(found[0][1]))
+        return found
+
+
+def test_a_session_of_ones_own_that_ends_meanwhile_is_not_taken_for_anothers(
+    connect: Callable[[str], Connection], root: Connection
+) -> None:
+    asking = Interrupted(connect("plain"), connect("plain"), root)
+    assert read_limits(asking).used_by_others == 1  # the root of these tests
+    assert not asking.leaving.is_open
 
 
 class Stranger(Connection):

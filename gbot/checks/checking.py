@@ -1,6 +1,6 @@
 """All the checks of ``gbot check``, each bounded in time; see :mod:`gbot.checks`.
 
-They run side by side, but for the import of APP, which comes first and has the process for itself. One that breaks, or
+They run side by side, in groups; the import of APP comes early and has the process for itself. One that breaks, or
 takes too long, is a line that says so, and never the end of the others. What they found is always shown in the same
 order. The last thing done to every line is to take out whatever secret an error's text may have brought into it.
 """
@@ -22,6 +22,7 @@ from gbot.checks.finding import Finding, fail, without
 
 LIMIT_S: Final = 3.0
 BROKEN: Final = "that is a mistake in gbot, or something that it did not expect of this machine: please report it"
+UNREACHED: Final = "see whether its host, port and firewall let this machine through"
 API_LIMIT_S: Final = 6.0  # a name to look up, a connection and an answer, each maybe at the other end of the world
 
 
@@ -44,7 +45,9 @@ def check_all(
     secrets = settings.secrets_of(read.config, environ)
     readings: list[clock.Reading] = []
     findings = [*run(checks_of_settings(read)), *_looked(Check(app.NAME, lambda: app.app(app_name)))]
-    findings += run([*checks_of_machine(read), *checks_of_others(read, readings.append)])
+    # The inbox may be on the database's server, whose sessions are counted: it has left before the database is asked.
+    findings += run([*checks_of_machine(read), check_of_inbox(read, readings.append)])
+    findings += run(checks_of_others(read, readings.append))
     findings.append(clock.clock(readings))
     return [without(finding, secrets) for finding in findings]
 
@@ -93,15 +96,19 @@ def checks_of_machine(read: settings.Settings) -> list[Check]:
     ]
 
 
+def check_of_inbox(read: settings.Settings, tell: Callable[[clock.Reading], object]) -> Check:
+    config = read.config
+    in_thread = config.inbox.startswith("sqlite:")
+    return Check(inbox.NAME, lambda: inbox.inbox(config, tell), UNREACHED, in_thread=in_thread)
+
+
 def checks_of_others(read: settings.Settings, tell: Callable[[clock.Reading], object]) -> list[Check]:
     config = read.config
     served = [platform.name for platform in read.platforms]
-    unreached = "see whether its host, port and firewall let this machine through"
     return [
-        Check(inbox.NAME, lambda: inbox.inbox(config, tell), unreached, in_thread=config.inbox.startswith("sqlite:")),
-        Check(database.NAME, lambda: database.database(config, tell), unreached),
+        Check(database.NAME, lambda: database.database(config, tell), UNREACHED),
         *(
-            Check(place[0], partial(api.api, place, tell), unreached, API_LIMIT_S)
+            Check(place[0], partial(api.api, place, tell), UNREACHED, API_LIMIT_S)
             for place in api.places(config, served)
         ),
     ]

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gbot.database.connection import Connection
 from gbot.database.sizing import ServerLimits
 from gbot.errors import DatabaseMistake
+
+READINGS: Final = 3
 
 
 def read_limits(connection: Connection) -> ServerLimits:
     """Raises what :class:`Connection` raises; DatabaseMistake as well where the answers tell nothing.
 
-    No privilege is needed: everybody is shown the sessions of one's own user, and how many there are in all. The
-    session's max_user_connections is what the account was given, or else the server's own.
+    No privilege is needed: everybody is shown the sessions of one's own user, and how many there are in all. These are
+    two answers, and a session on its way in or out looks like another user's meanwhile. A rolling restart has many of
+    them, and must not keep a node from its share: of a few readings the one with the fewest others counts.
+
+    The session's max_user_connections is what the account was given, or else the server's own.
     """
-    maxima = connection.rows("SELECT @@GLOBAL.max_connections, @@SESSION.max_user_connections")
-    connected = connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
-    own_name = connection.rows("SELECT USER()")
-    sessions = connection.rows("SHOW PROCESSLIST")  # the table beside it is on its way out of MySQL
+    maxima = connection.rows("SELECT @@GLOBAL.max_connections, @@SESSION.max_user_connections, USER()")
     try:
-        [(connections_max, user_max)], [(_, used)], [(own,)] = maxima, connected, own_name
+        [(connections_max, user_max, own)] = maxima
         user = own.rpartition("@")[0]
-        used_by_user = sum(session[1] == user for session in sessions)
-        return ServerLimits(int(connections_max), int(user_max), int(used), used_by_user)
+        readings = [
+            ServerLimits(int(connections_max), int(user_max), *_used(connection, user)) for _ in range(READINGS)
+        ]
     except (AttributeError, IndexError, TypeError, ValueError):  # something between here and there has answered
         raise DatabaseMistake("the answers to questions about limits are not those of MySQL or MariaDB", 0) from None
+    return min(readings, key=lambda limits: limits.used_by_others)
+
+
+def _used(connection: Connection, user: str) -> tuple[int, int]:
+    """How many sessions there are, and how many of them are this user's."""
+    [(_, used)] = connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+    sessions = connection.rows("SHOW PROCESSLIST")  # the table beside it is on its way out of MySQL
+    return int(used), sum(session[1] == user for session in sessions)

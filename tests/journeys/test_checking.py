@@ -472,3 +472,13 @@ def test_a_proxy_that_does_not_get_through_fails(check: Callable[..., Program]) 
     assert "it answered with status 502" in checks["api line files"]["found"]
     assert sorted(asked)[0] == "CONNECT api.invalid:443 HTTP/1.1"
     assert CANARY not in json.dumps(checks)
+
+
+def test_a_thread_of_the_bots_keeps_neither_a_check_nor_a_stopped_server(serve: Serve, tmp_path: Path) -> None:
+    body = (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=[600]).start()\n"
+        "from gbot import Bot\nbot = Bot()\n"
+    )
+    (tmp_path / "threaded.py").write_text(body)
+    assert gbot("check", "threaded:bot", "--port", "0", "--inbox", "memory:", cwd=tmp_path).code == 0
+    assert serve("threaded:bot", cwd=tmp_path).stop() == 0
