@@ -24,7 +24,8 @@ import psutil
 from measuring import LOCALHOST, Unavailable, free_port, pinned, say, two_cores
 
 from gbot.database.address import EXPECTED, parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.errors import DatabaseDown, StartError
 from gbot.inboxes.desk import SqlDesk
 from gbot.inboxes.mysql import MySqlStore

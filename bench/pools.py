@@ -46,7 +46,8 @@ from subjects import python_versions, require_modules
 from wrk import positive
 
 from gbot.database.address import parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.process import GC_THRESHOLDS, raise_file_limit
 
 STEADY_WARM_MAX = 500  # connections that DBUtils opens for the figure; more would only take longer

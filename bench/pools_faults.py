@@ -18,7 +18,8 @@ from measuring import LOCALHOST, Unavailable
 from pools_contenders import OURS, STEADY, Contender, Ours, Steady
 
 from gbot.database.address import Address, parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 
 SLOW_S = 1.0  # until the slow server has refused
 PATIENCE_S = 20.0

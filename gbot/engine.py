@@ -20,7 +20,7 @@ from gbot.broadcast import ANNOUNCEMENT, PART, Broadcaster
 from gbot.config import Config
 from gbot.context import Services
 from gbot.database.address import parse
-from gbot.database.connection import READ_TIMEOUT_S
+from gbot.database.connector import READ_TIMEOUT_S
 from gbot.database.opening import DatabaseSettings, Opening
 from gbot.database.sizing import share_of_files
 from gbot.dispatcher import Dispatcher, Leftovers

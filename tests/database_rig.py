@@ -26,7 +26,8 @@ from gevent.event import Event
 
 from gbot.database.address import parse
 from gbot.database.client import Database
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.database.pool import Pool
 from gbot.errors import DatabaseDown, DatabaseMistake
 from tests.journeys.processes import ROOT, clean_environ

@@ -24,7 +24,7 @@ GATEKEEPERS = {
     "certifi": {"gbot.outbound.route"},
     "psutil": {"gbot.sampler"},
     "httptools": {"gbot.http_parser", "gbot.outbound.http_answer"},  # what clients say, and what servers answer
-    "pymysql": {"gbot.database.connection"},
+    "pymysql": {f"gbot.database.{name}" for name in ("connection", "connector", "failures", "wire")},
     "sqlite3": {"gbot.inboxes.sqlite"},
     "click": {
         *("gbot.cli", "gbot.desk_cli", "gbot.inbox_cli", "gbot.users_cli", "gbot.chat_cli", "gbot.simulate_cli"),

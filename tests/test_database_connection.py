@@ -15,7 +15,8 @@ import gevent
 import pytest
 
 from gbot.database.address import parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.database.pool import TRUST_S
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused, Deadlock, DuplicateKey
 from tests.database_rig import opened, patched

@@ -15,7 +15,8 @@ from typing import Any, Final
 import pytest
 
 from gbot.database.address import parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.directory import Change, ProfileSeen, StateChange, UserForgotten, UserGone
 from gbot.errors import DatabaseMistake, StartError
 from gbot.event import Conversation, Event

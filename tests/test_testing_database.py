@@ -10,7 +10,8 @@ import pytest
 from gbot import Bot, Context, DuplicateKey
 from gbot.chat import Chat
 from gbot.database.address import parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.errors import BotError, StartError
 from gbot.testing import Client
 from tests.journeys.processes import eventually, gbot

@@ -12,7 +12,8 @@ from gbot.checks.finding import Finding, fail, milliseconds, ok, skip, warn
 from gbot.checks.inbox import clock_of
 from gbot.config import Config
 from gbot.database.address import Address, parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.database.limits import read_limits
 from gbot.database.sizing import Share, share_of
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused

@@ -17,7 +17,8 @@ from gbot.checks.clock import Reading, reading
 from gbot.checks.finding import Finding, count, fail, milliseconds, ok, size, warn
 from gbot.config import Config
 from gbot.database.address import EXPECTED, parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused, StartError
 from gbot.inboxes import mysql_schema, sqlite_file
 from gbot.inboxes.mysql import GONE_AFTER_S

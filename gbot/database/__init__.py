@@ -4,6 +4,8 @@
 
     opening ──▶ client ──▶ pool ──▶ growth ──▶ outage
        │           │        └──────────┴──▶ place
-       │           └──▶ connection ──▶ PyMySQL, address
+       ├───────────┴──▶ connector ──▶ connection ──▶ wire, failures ──▶ PyMySQL
        └──▶ limits ──▶ sizing
+
+``connector``, ``connection``, ``wire`` and ``failures`` are the one door to PyMySQL.
 """

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from gbot.database.connection import Arguments, Connection, Done, RawConnection, translated
+from gbot.database.connection import Arguments, Connection, Done, RawConnection
+from gbot.database.failures import failure_at
 from gbot.database.place import Place, PoolStatistics
 from gbot.database.pool import Pool
 from gbot.errors import BotError, DatabaseAway, DatabaseError, Deadlock
@@ -181,7 +182,7 @@ class Lease(Held):
         place, self._place = self._place, None
         if place is None:
             return
-        told = translated(error, f"on the connection taken in {place.taken_in}") if error is not None else None
+        told = failure_at(error, f"on the connection taken in {place.taken_in}") if error is not None else None
         self._database.give_back(place, told or error, lent=True)
         if told is not None:
             raise told from None

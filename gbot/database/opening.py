@@ -20,7 +20,8 @@ import gevent
 
 from gbot.database.address import Address
 from gbot.database.client import Database
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.database.limits import read_limits
 from gbot.database.pool import Pool
 from gbot.database.sizing import INBOX_CONNECTIONS, Share, share_of

@@ -24,7 +24,8 @@ from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from gbot.database.address import parse
-from gbot.database.connection import READ_TIMEOUT_S, Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import READ_TIMEOUT_S, Connector
 from gbot.directory import Change
 from gbot.errors import DatabaseDown, DatabaseMistake, Deadlock, StartError
 from gbot.inboxes import mysql_records, mysql_schema, mysql_upkeep

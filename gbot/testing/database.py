@@ -6,7 +6,8 @@ from typing import Final
 
 from gbot.database.address import parse
 from gbot.database.client import Database
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.database.pool import Pool
 from gbot.errors import DatabaseDown, StartError
 

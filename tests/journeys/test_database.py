@@ -16,7 +16,8 @@ import pytest
 from gevent.event import Event
 
 from gbot.database.address import parse
-from gbot.database.connection import Connection, Connector
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.database.pool import TRUST_S, Pool
 from gbot.errors import DatabaseAway, DatabaseBusy, DatabaseDown, DatabaseError
 from tests.database_rig import Opened, kept_log, opened, outcome, patched

@@ -1,0 +1,75 @@
+"""PyMySQL's own connection, with what is changed in it: one greenlet at a time, faster to send and to read dates."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import socket
+from typing import Any, Final
+
+import pymysql
+from greenlet import getcurrent, greenlet
+from pymysql.constants import FIELD_TYPE
+from pymysql.converters import conversions, convert_datetime
+
+SHARED: Final = "two greenlets use one connection or transaction at the same time: give each its own"
+
+
+def _datetime(text: str) -> object:
+    """As PyMySQL has it, in a tenth of the time. What is no date, such as 0000-00-00 00:00:00, stays a text."""
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return convert_datetime(text)
+
+
+CONVERSIONS: Final[dict[Any, Any]] = {
+    **conversions,
+    FIELD_TYPE.DATETIME: _datetime,
+    FIELD_TYPE.TIMESTAMP: _datetime,
+}
+_PyMySql: Any = pymysql.Connection  # what is overridden is not in its types
+
+
+class Wire(_PyMySql):  # type: ignore[misc]
+    """PyMySQL's connection, with an end to what two greenlets at once would do to it, and faster to send.
+
+    Two that share a connection would read each other's answers, and whoever comes after them those of somebody else.
+    """
+
+    _sock: Any
+    _rfile: Any
+    _asker: greenlet | None = None  # who waits for an answer
+
+    def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
+        if self._asker is not None:
+            raise pymysql.InterfaceError(SHARED)
+        self._asker = getcurrent()
+        try:
+            return super().query(sql, unbuffered)  # type: ignore[no-any-return]
+        finally:
+            self._asker = None
+
+    def _force_close(self) -> None:
+        """PyMySQL's own leaves the socket open while another greenlet reads from it."""
+        sock, rfile = self._sock, self._rfile
+        self._sock = self._rfile = None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # whoever reads finds the end
+            with contextlib.suppress(OSError):
+                sock.close()
+        if rfile is not None:
+            with contextlib.suppress(RuntimeError, OSError):
+                rfile.close()
+
+    def _write_bytes(self, data: bytes) -> None:
+        """Send with one system call: gevent's sendall asks for the size of a buffer before, every time."""
+        if self._asker is not None and self._asker is not getcurrent():
+            raise pymysql.InterfaceError(SHARED)
+        sent = 0
+        if self._write_timeout is None:
+            with contextlib.suppress(OSError):  # it fails again below, in PyMySQL's words
+                sent = self._sock.send(data)
+        if sent < len(data):
+            super()._write_bytes(data[sent:])
