@@ -215,15 +215,14 @@ def db(nodes: int, as_json: bool, **given: Any) -> None:
     gives for its memory; --max-connections takes what yours says.
     """
     server, source, one = _server(given)
-    engine = given["engine"]
+    table, engine = rds.read_table(), given["engine"]
     if one is not None:
         told: Any = rds_screens.class_json(one, engine, server, nodes)
-        lines = rds_screens.class_lines(one, engine, server, source, nodes, _width())
+        lines = rds_screens.class_lines(one, engine, server, source, nodes, table.date, _width())
     elif server.max_connections is not None:
         told = rds_screens.share_json(server, nodes)
         lines = rds_screens.share_lines(server, source, nodes, _width())
     else:
-        table = rds.read_table()
         known = [each for each in rds.classes(table).values() if engine in each.limits]
         servers = [DatabaseServer(each.limits[engine].expected, server.has_inbox) for each in known]
         told = [rds_screens.class_json(each, engine, its, nodes) for each, its in zip(known, servers, strict=True)]

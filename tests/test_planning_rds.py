@@ -111,7 +111,7 @@ def test_an_engine_that_a_class_has_not_is_refused() -> None:
 
 def test_one_class_shows_formula_care_and_share() -> None:
     server = DatabaseServer(4921, has_inbox=False)
-    lines = rds_screens.class_lines(KNOWN["db.r3.2xlarge"], "mysql", server, " to count on", 4, 200)
+    lines = rds_screens.class_lines(KNOWN["db.r3.2xlarge"], "mysql", server, " to count on", 4, "2026-11-22", 200)
     text = " ".join(" ".join(lines).split())
     assert "61 GiB / 12,582,880 bytes = 5,205 by default on RDS for MySQL" in text
     assert "count on 4,921" in text
@@ -119,11 +119,12 @@ def test_one_class_shows_formula_care_and_share() -> None:
     assert "(4,921 to count on - 10 kept for people and tools) / 4 nodes = 1,227 for each" in text
     assert "--db-pool 1227 --db-share 4" in text
     assert "Aurora MySQL 3,000" in text
+    assert "as read on 2026-11-22" in text
 
 
 def test_one_class_says_a_bound_and_that_it_is_old() -> None:
     server = DatabaseServer(12_000, has_inbox=False)
-    lines = rds_screens.class_lines(KNOWN["db.r4.16xlarge"], "mariadb", server, "", 1, 200)
+    lines = rds_screens.class_lines(KNOWN["db.r4.16xlarge"], "mariadb", server, "", 1, "2026-11-22", 200)
     text = " ".join(" ".join(lines).split())
     assert "25,165,760 bytes, 12,000 at most = 12,000" in text
     assert "AWS has deprecated it for RDS for MariaDB" in text

@@ -16,9 +16,9 @@ ASK: Final = "What yours says, SELECT @@max_connections tells: give it as --max-
 
 
 def class_lines(
-    one: InstanceClass, engine: str, server: DatabaseServer, source: str, nodes: int, width: int
+    one: InstanceClass, engine: str, server: DatabaseServer, source: str, nodes: int, date: str, width: int
 ) -> list[str]:
-    """One class: what it has, and the share of each node."""
+    """One class: what it has, and the share of each node. ``date`` is that of the table."""
     old = f"; AWS has deprecated it for {ENGINES[engine]}" if engine in one.deprecated else ""
     elsewhere = [f"{ENGINES[name]} {number(limit.by_default)}" for name, limit in one.limits.items() if name != engine]
     return [
@@ -26,6 +26,7 @@ def class_lines(
         *row("Connections", limit_steps(one, engine, one.limits[engine]), width),
         *(row("Elsewhere", [", ".join(elsewhere)], width) if elsewhere else []),
         *share_lines(server, source, nodes, width),
+        *row("Source", [f"AWS's user guides as read on {date}; gbot plan db names the pages"], width),
     ]
 
 
