@@ -44,7 +44,7 @@ from gbot.platform import Platform
 from gbot.platforms.line import LinePlatform
 from gbot.platforms.messenger import MessengerPlatform
 from gbot.platforms.plain import PlainPlatform
-from gbot.process import FILES_RESERVED, file_limit, files_for_clients, possible_calls
+from gbot.process import file_limit, possible_calls
 from gbot.sender import Sender
 from gbot.users import Users
 from gbot.webhook import Intake, application
@@ -157,7 +157,7 @@ def build_database(config: Config) -> Opening | None:
             clamp=config.db_oversize == "clamp",
             inbox=parse(config.inbox) if config.inbox.startswith("mysql:") else None,
         ),
-        share_of_files(limit, files_for_clients(limit) + FILES_RESERVED),
+        share_of_files(limit),
     )
 
 

@@ -11,9 +11,10 @@ from types import TracebackType
 
 import gevent
 
+from gbot.database.sizing import FILES_RESERVED, files_for_clients
+
 log = logging.getLogger(__name__)
 
-FILES_RESERVED = 64  # descriptors kept for everything that is not a connection of a client or to the database
 STDOUT_FLUSH_INTERVAL_S = 1.0
 GC_THRESHOLDS = (20_000, 5, 1_000_000)  # the last one: full collections come by the clock instead
 GC_FULL_INTERVAL_S = 60.0
@@ -28,11 +29,6 @@ def raise_file_limit() -> None:
 
 def file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def files_for_clients(limit: int) -> int:
-    """How many of them no pool of connections to somebody else may take."""
-    return limit // 4
 
 
 def possible_connections(wanted: int, of_database: int) -> int:

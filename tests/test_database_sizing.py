@@ -114,9 +114,9 @@ def test_what_would_have_to_be_raised_for_more_is_named() -> None:
 
 
 def test_what_the_open_file_limit_leaves_may_be_nothing() -> None:
-    share = share_of_files(1024, 320)
+    share = share_of_files(1024)
     assert (share.connections, share.arithmetic) == (704, "open-file limit 1024 - 320 for clients and all else = 704")
-    assert share_of_files(64, 80).connections == 0
+    assert share_of_files(64).connections == 0
     assert "LimitNOFILE" in share.bound
 
 

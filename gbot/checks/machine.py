@@ -12,11 +12,10 @@ from typing import Final
 
 from gbot.checks.finding import Finding, count, fail, ok, size, skip, warn
 from gbot.config import Config
-from gbot.database.sizing import share_of_files
+from gbot.database.sizing import FILES_RESERVED, share_of_files
 from gbot.listener import BACKLOG
 from gbot.planning.costs import read_figures
 from gbot.planning.plan import KB, MB
-from gbot.process import FILES_RESERVED, files_for_clients
 
 FILES: Final = "open files"
 BACKLOG_NAME: Final = "backlog"
@@ -45,7 +44,7 @@ def open_files(config: Config, has_api: bool, soft: int, hard: int) -> Finding:
     found = f"{arithmetic} = {needed:,} at most; {there}{raised}"
     if infinite or needed <= hard:
         return ok(FILES, found)
-    share = share_of_files(hard, files_for_clients(hard) + FILES_RESERVED)
+    share = share_of_files(hard)
     if of_database > share.connections and config.db_oversize == "refuse":
         advice = f"raise the limit (systemd: LimitNOFILE=; ulimit -Hn), or lower --db-pool to {share.connections}"
         return fail(FILES, found, advice)

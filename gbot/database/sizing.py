@@ -15,6 +15,7 @@ from typing import Final
 KEPT_FREE: Final = 10  # for people, their tools, and the server's own services
 KEPT_OF_USER: Final = 2  # of what the user may have: to end what a handler left unfinished
 INBOX_CONNECTIONS: Final = 2  # of a node whose inbox is on the same server: one for its worker, one for gbot inbox
+FILES_RESERVED: Final = 64  # descriptors for everything that is not a connection of a client or to the database
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,14 @@ def share_of(limits: ServerLimits, nodes: int, *, with_inbox: bool) -> Share:
     return Share(each, line, bound, limits.used_by_user)
 
 
-def share_of_files(files_max: int, kept: int) -> Share:
-    """What the open-file limit of the process leaves beside ``kept`` files. It may be 0."""
+def files_for_clients(files_max: int) -> int:
+    """How many files of a process no pool of connections to somebody else may take."""
+    return files_max // 4
+
+
+def share_of_files(files_max: int) -> Share:
+    """What the open-file limit of the process leaves. It may be 0."""
+    kept = files_for_clients(files_max) + FILES_RESERVED
     left = max(0, files_max - kept)
     line = f"open-file limit {files_max} - {kept} for clients and all else = {left}"
     return Share(left, line, "the open-file limit (systemd: LimitNOFILE=)")

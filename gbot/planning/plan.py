@@ -16,12 +16,11 @@ from typing import Final
 
 import msgspec
 
-from gbot.database.sizing import ServerLimits, share_of
+from gbot.database.sizing import FILES_RESERVED, ServerLimits, share_of
 
 WORKERS_PER_NODE: Final = 1  # a worker is a process that uses one core
 POOL_MIN: Final = 100  # handlers at once on each node: to allow fewer saves nothing
 DB_POOL_MIN: Final = 10  # connections of a node that uses the database at all: so many are opened at the start
-FILES_RESERVED: Final = 64  # descriptors for everything that is not a connection
 NODES_MAX: Final = 1000
 US_PER_S: Final = 1e6
 KB: Final = 1024
