@@ -10,6 +10,7 @@ from gevent.lock import Semaphore
 
 from gbot.database.client import Database
 from gbot.database.connection import Connection
+from gbot.database.lender import Lender
 from gbot.database.place import Place
 from gbot.database.pool import Pool
 
@@ -110,8 +111,8 @@ class Ours:
     def __init__(self, connect: Connect, size: int, warm: int) -> None:
         name = "the database of the benchmark"
         self.pool: Pool[Connection] = Pool(connect, name, size, warm=warm, wait_s=WAIT_S)
-        self.database = Database(self.pool, name)
-        self.database.start()
+        self.database = Database(Lender(self.pool, name))
+        self.pool.start()
 
     def ask(self) -> object:
         return self.database.query(QUERY)
@@ -129,7 +130,7 @@ class Ours:
         self.database.execute(sql)
 
     def close(self) -> None:
-        self.database.stop()
+        self.pool.stop()
 
 
 class OurPool:

@@ -28,6 +28,7 @@ from gbot.database.address import parse
 from gbot.database.client import Database
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
+from gbot.database.lender import Lender
 from gbot.database.pool import Pool
 from gbot.errors import DatabaseDown, DatabaseMistake
 from tests.journeys.processes import ROOT, clean_environ
@@ -110,7 +111,7 @@ class Opened:
     def __init__(self, url: str, pool: Pool[Connection], log: Kept) -> None:
         self.pool = pool
         self.log = log
-        self.db = Database(pool, "the database")
+        self.db = Database(Lender(pool, "the database"))
         self.connector = Connector(parse(url))
 
     @contextlib.contextmanager
@@ -147,14 +148,14 @@ def opened(url: str, size: int, **options: Any) -> Iterator[Opened]:
     with kept_log() as log:
         pool = Pool(lambda: connector.connect(None), "the database", size, **options)
         made = Opened(url, pool, log)
-        made.db.start()
+        made.pool.start()
         try:
             yield made
         except BaseException:
             print("logged:", *log.texts[-20:], pool.statistics(), sep="\n", file=sys.stderr)
             raise
         assert (made.count("in_use"), made.count("waiting")) == (0, 0), made.pool.statistics()
-        made.db.stop()
+        made.pool.stop()
         assert made.count("open") == 0
 
 

@@ -2,9 +2,9 @@
 
 ::
 
-    opening ──▶ client ──▶ pool ──▶ growth ──▶ outage
-       │           │        └──────────┴──▶ place
-       ├───────────┴──▶ connector ──▶ connection ──▶ wire, failures ──▶ PyMySQL
+    opening ──▶ client ──▶ lender ──▶ pool ──▶ growth ──▶ outage
+       │           │          │        └──────────┴──▶ place
+       ├───────────┴──────────┴──▶ connector ──▶ connection ──▶ wire, failures ──▶ PyMySQL
        └──▶ limits ──▶ sizing
 
 ``connector``, ``connection``, ``wire`` and ``failures`` are the one door to PyMySQL.

@@ -7,23 +7,18 @@ and a statement that still runs is ended. A transaction that a handler has left 
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from gbot.database.connection import Arguments, Connection, Done, RawConnection
 from gbot.database.failures import failure_at
+from gbot.database.lender import Lender, succeeds
 from gbot.database.place import Place, PoolStatistics
-from gbot.database.pool import Pool
-from gbot.errors import BotError, DatabaseAway, DatabaseError, Deadlock
-
-log = logging.getLogger(__name__)
+from gbot.errors import BotError, Deadlock
 
 T = TypeVar("T")
-
-LEFT_OPEN: Final = "A transaction on %s was left open, and is undone%s"
 
 
 class Database:
@@ -34,11 +29,11 @@ class Database:
     DatabaseMistake, of which DuplicateKey is one. Placeholders are ``%s`` for a sequence, ``%(name)s`` for a mapping.
     """
 
-    def __init__(self, pool: Pool[Connection], name: str) -> None:
-        self.name = name
-        self._pool = pool
-        self._take = pool.take
-        self._give = pool.give
+    def __init__(self, lender: Lender) -> None:
+        self.name = lender.name
+        self._lender = lender
+        self._take = lender.take
+        self._give = lender.give
 
     def query(self, sql: str, args: Arguments | None = None) -> list[tuple[Any, ...]]:
         """Run a query and return all its rows."""
@@ -47,12 +42,12 @@ class Database:
         try:
             rows = connection.rows(sql, args)
         except BaseException as error:
-            self.give_back(place, error)
+            self._lender.give_back(place, error)
             raise
         if connection.is_settled:
             self._give(place)
         else:
-            self.give_back(place, None)
+            self._lender.give_back(place, None)
         return rows
 
     def execute(self, sql: str, args: Arguments | None = None) -> Done:
@@ -65,17 +60,17 @@ class Database:
         try:
             done = connection.execute(sql, args)
         except BaseException as error:
-            self.give_back(place, error)
+            self._lender.give_back(place, error)
             raise
         if connection.is_settled:
             self._give(place)
         else:
-            self.give_back(place, None)
+            self._lender.give_back(place, None)
         return done
 
     def transaction(self) -> Transaction:
         """``with ctx.db.transaction() as tx:`` all of it is committed at the end, or none of it if that is an error."""
-        return Transaction(self)
+        return Transaction(self._lender)
 
     def connection(self) -> Lease:
         """``with ctx.db.connection() as connection:`` a PyMySQL connection, for other libraries too.
@@ -84,90 +79,31 @@ class Database:
         the session is reset, so that nothing that was SET or locked on it stays. It raises PyMySQL's own errors, which
         become gbot's when they leave the with statement.
         """
-        return Lease(self)
+        return Lease(self._lender)
 
     def statistics(self) -> PoolStatistics:
-        return self._pool.statistics()
-
-    def start(self) -> None:
-        """Begin to open connections."""
-        self._pool.start()
-
-    def stop(self) -> None:
-        """Close the connections; those in use when they are given back."""
-        self._pool.stop()
-
-    # For what hands out connections.
-
-    def forget(self, place: Place[Connection]) -> None:
-        """One that nobody will give back, from anywhere."""
-        self._pool.forget(place)
-
-    def take(self, taken_in: str | None) -> Place[Connection]:
-        """A connection that is held for longer than a statement; ``taken_in`` is the file and line of its holder."""
-        place = self._take()
-        place.taken_in = taken_in
-        return place
-
-    def give_back(self, place: Place[Connection], error: BaseException | None, *, lent: bool = False) -> None:
-        """Give a connection back as ``error`` has left it. Raises only what kills the greenlet meanwhile.
-
-        ``lent``: the author had all of it, and may have done anything to its session.
-        """
-        connection = place.connection
-        if isinstance(error, DatabaseAway):
-            self._pool.pause(error)
-        try:
-            stopped = error is not None and not isinstance(error, Exception)  # killed, or out of time: wherever it was
-            usable = not stopped and not connection.is_shared
-            usable = usable and (connection.is_clean() or self._cleaned(place, ended_well=error is None))
-            usable = usable and (not lent or _succeeds(connection.reset))
-        except BaseException:
-            self._pool.drop(place, unfinished=connection.was_cut)
-            raise
-        if usable:
-            self._give(place)
-        else:
-            self._pool.drop(place, unfinished=connection.was_cut)
-
-    def _cleaned(self, place: Place[Connection], *, ended_well: bool) -> bool:
-        """Undo what was left open, or what an error may have left so. Returns whether the next one can use it."""
-        connection = place.connection
-        if connection.was_cut or not connection.is_open:
-            return False
-        if ended_well and connection.in_transaction:
-            log.warning(LEFT_OPEN, self.name, f" (connection taken in {place.taken_in})" if place.taken_in else "")
-        return not connection.is_half_read and _succeeds(connection.rollback) and connection.is_clean()
-
-
-def _succeeds(step: Callable[[], object]) -> bool:
-    """Whether it could be done; a connection on which it cannot is of no use to anybody."""
-    try:
-        step()
-    except DatabaseError:
-        return False
-    return True
+        return self._lender.statistics()
 
 
 class Held:
     """A connection of the pool that is held for the time of a with statement."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, lender: Lender) -> None:
+        self._lender = lender
         self._place: Place[Connection] | None = None
 
     def _enter(self) -> Place[Connection]:
         if self._place is not None:
             raise BotError("one with statement per ctx.db.transaction() or ctx.db.connection(): this one is in use")
         frame = sys._getframe(2)
-        self._place = self._database.take(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        self._place = self._lender.take_for(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         return self._place
 
     def __del__(self) -> None:
         """Whoever has forgotten it will not give it back. This may run at any moment, and in any thread."""
         place, self._place = self._place, None
         if place is not None:
-            self._database.forget(place)
+            self._lender.forget(place)
 
 
 class Lease(Held):
@@ -183,7 +119,7 @@ class Lease(Held):
         if place is None:
             return
         told = failure_at(error, f"on the connection taken in {place.taken_in}") if error is not None else None
-        self._database.give_back(place, told or error, lent=True)
+        self._lender.give_back(place, told or error, lent=True)
         if told is not None:
             raise told from None
 
@@ -194,8 +130,8 @@ class Transaction(Held):
     A Deadlock is the end of it even if somebody catches it: all further statements raise it again, and so does the end.
     """
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
+    def __init__(self, lender: Lender) -> None:
+        super().__init__(lender)
         self._lost: str | None = None
 
     def __enter__(self) -> Self:
@@ -224,7 +160,7 @@ class Transaction(Held):
         if error is None and self._lost is None:
             self._ending(connection.commit)
         elif (error is None or isinstance(error, Exception)) and connection.is_open:
-            self._ending(lambda: _succeeds(connection.rollback))
+            self._ending(lambda: succeeds(connection.rollback))
         self._end(error)
         if error is None and self._lost is not None:
             raise Deadlock(self._lost)
@@ -250,4 +186,4 @@ class Transaction(Held):
     def _end(self, error: BaseException | None) -> None:
         place, self._place = self._place, None
         if place is not None:
-            self._database.give_back(place, error)
+            self._lender.give_back(place, error)

@@ -22,6 +22,7 @@ from gbot.database.address import Address
 from gbot.database.client import Database
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
+from gbot.database.lender import Lender
 from gbot.database.limits import read_limits
 from gbot.database.pool import Pool
 from gbot.database.sizing import INBOX_CONNECTIONS, Share, share_of
@@ -76,7 +77,7 @@ class Opening:
             hold_warning_s=settings.hold_warning_s,
         )
         self._asking: gevent.Greenlet[[], None] | None = None
-        self.database = Database(self._pool, self._place)
+        self.database = Database(Lender(self._pool, self._place))
 
     def start(self) -> None:
         """Size the pool and begin to open it. Raises StartError."""

@@ -8,6 +8,7 @@ from gbot.database.address import parse
 from gbot.database.client import Database
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
+from gbot.database.lender import Lender
 from gbot.database.pool import Pool
 from gbot.errors import DatabaseDown, StartError
 
@@ -26,7 +27,7 @@ class OwnDatabase:
         except DatabaseDown as error:
             raise StartError(f"The database {address.place} cannot be used: {error}") from None
         self._pool: Pool[Connection] = Pool(lambda: connector.connect(None), address.place, SIZE, wait_s=WAIT_S)
-        self.client = Database(self._pool, address.place)
+        self.client = Database(Lender(self._pool, address.place))
         self.close = self._pool.stop
         self._pool.start()
 

@@ -1,0 +1,78 @@
+"""Lends the connections of the pool, and looks at each that comes back: it goes to the next one only if it is clean."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from gbot.database.connection import Connection
+from gbot.database.place import Place, PoolStatistics
+from gbot.database.pool import Pool
+from gbot.errors import DatabaseAway, DatabaseError
+
+log = logging.getLogger(__name__)
+
+LEFT_OPEN: Final = "A transaction on %s was left open, and is undone%s"
+
+
+class Lender:
+    """``name`` is what the log calls the database."""
+
+    def __init__(self, pool: Pool[Connection], name: str) -> None:
+        self.name = name
+        self._pool = pool
+        self.take: Callable[[], Place[Connection]] = pool.take  # raises DatabaseBusy, DatabaseAway
+        self.give: Callable[[Place[Connection]], None] = pool.give  # one that is known to be clean
+
+    def take_for(self, taken_in: str | None) -> Place[Connection]:
+        """A connection that is held for longer than a statement; ``taken_in`` is the file and line of its holder."""
+        place = self.take()
+        place.taken_in = taken_in
+        return place
+
+    def give_back(self, place: Place[Connection], error: BaseException | None, *, lent: bool = False) -> None:
+        """Give a connection back as ``error`` has left it. Raises only what kills the greenlet meanwhile.
+
+        ``lent``: the author had all of it, and may have done anything to its session.
+        """
+        connection = place.connection
+        if isinstance(error, DatabaseAway):
+            self._pool.pause(error)
+        try:
+            stopped = error is not None and not isinstance(error, Exception)  # killed, or out of time: wherever it was
+            usable = not stopped and not connection.is_shared
+            usable = usable and (connection.is_clean() or self._cleaned(place, ended_well=error is None))
+            usable = usable and (not lent or succeeds(connection.reset))
+        except BaseException:
+            self._pool.drop(place, unfinished=connection.was_cut)
+            raise
+        if usable:
+            self.give(place)
+        else:
+            self._pool.drop(place, unfinished=connection.was_cut)
+
+    def forget(self, place: Place[Connection]) -> None:
+        """One that nobody will give back; to be called at any moment, and from any thread."""
+        self._pool.forget(place)
+
+    def statistics(self) -> PoolStatistics:
+        return self._pool.statistics()
+
+    def _cleaned(self, place: Place[Connection], *, ended_well: bool) -> bool:
+        """Undo what was left open, or what an error may have left so. Returns whether the next one can use it."""
+        connection = place.connection
+        if connection.was_cut or not connection.is_open:
+            return False
+        if ended_well and connection.in_transaction:
+            log.warning(LEFT_OPEN, self.name, f" (connection taken in {place.taken_in})" if place.taken_in else "")
+        return not connection.is_half_read and succeeds(connection.rollback) and connection.is_clean()
+
+
+def succeeds(step: Callable[[], object]) -> bool:
+    """Whether it could be done; a connection on which it cannot is of no use to anybody."""
+    try:
+        step()
+    except DatabaseError:
+        return False
+    return True
