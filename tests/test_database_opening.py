@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gbot.config import load
+from gbot.config_sources import load
 from gbot.database.address import parse
 from gbot.database.opening import DatabaseSettings, Opening
 from gbot.database.sizing import share_of_files
@@ -24,7 +24,7 @@ SETTINGS = DatabaseSettings(
     nodes=1,
     clamp=False,
 )
-PLENTY = share_of_files(10_000, 100)
+PLENTY = share_of_files(10_000)
 
 
 @pytest.mark.parametrize(
@@ -44,22 +44,22 @@ def test_the_inbox_has_its_part_where_it_is_on_the_same_server(inbox: str | None
 
 
 def test_a_pool_that_the_open_file_limit_has_room_for_is_as_big_as_asked() -> None:
-    opening = Opening(SETTINGS, share_of_files(150, 100))
+    opening = Opening(SETTINGS, share_of_files(151))
     assert (opening.size, opening.database.statistics().size) == (50, 50)
 
 
 def test_one_that_it_has_no_room_for_is_refused_before_anybody_is_asked() -> None:
     with pytest.raises(StartError) as raised:
-        Opening(SETTINGS, share_of_files(149, 100))
+        Opening(SETTINGS, share_of_files(150))
     assert str(raised.value) == (
-        "Database mysql://bot@db.example:3306/bot: open-file limit 149 - 100 for clients and all else = 49; "
+        "Database mysql://bot@db.example:3306/bot: open-file limit 150 - 101 for clients and all else = 49; "
         "--db-pool 50 is more. Lower it, raise the open-file limit (systemd: LimitNOFILE=), or take what there is with "
         "--db-oversize clamp."
     )
 
 
 def test_or_is_made_smaller(caplog: pytest.LogCaptureFixture) -> None:
-    opening = Opening(replace(SETTINGS, clamp=True), share_of_files(149, 100))
+    opening = Opening(replace(SETTINGS, clamp=True), share_of_files(150))
     assert (opening.size, opening.database.statistics().size) == (49, 49)
     [record] = caplog.records
     assert record.levelno == logging.WARNING
@@ -69,7 +69,7 @@ def test_or_is_made_smaller(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("clamp", [False, True])
 def test_when_nothing_is_left_it_is_refused_in_any_case(clamp: bool) -> None:
     with pytest.raises(StartError, match="nothing is left to take"):
-        Opening(replace(SETTINGS, clamp=clamp), share_of_files(100, 100))
+        Opening(replace(SETTINGS, clamp=clamp), share_of_files(85))
 
 
 def test_who_asks_a_server_that_is_not_there_is_told_so_and_to_come_again(caplog: pytest.LogCaptureFixture) -> None:
