@@ -17,7 +17,8 @@ from typing import Final
 import click
 
 from gbot import logs
-from gbot.config import CONFIG_VARIABLE, SETTINGS, load
+from gbot.config import SETTINGS
+from gbot.config_sources import CONFIG_VARIABLE, load
 from gbot.loader import load_bot
 
 DEFAULT_APP: Final = "gbot.examples.polite_echo:bot"

@@ -16,7 +16,7 @@ import click
 
 from gbot.checks import screens
 from gbot.checks.finding import passed
-from gbot.config import CONFIG_VARIABLE
+from gbot.config_sources import CONFIG_VARIABLE
 from gbot.loader import DEFAULT_APP
 from gbot.settings_cli import setting_options, settings_epilog
 

@@ -16,7 +16,7 @@ import click
 from gbot import __version__, logs
 from gbot.chat_cli import chat
 from gbot.check_cli import check
-from gbot.config import CONFIG_VARIABLE, load
+from gbot.config_sources import CONFIG_VARIABLE, load
 from gbot.errors import BotError, ConfigError, StartError
 from gbot.inbox_cli import inbox
 from gbot.loader import DEFAULT_APP, load_bot

@@ -18,7 +18,8 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from gbot.config import CONFIG_VARIABLE, SETTINGS, load
+from gbot.config import SETTINGS
+from gbot.config_sources import CONFIG_VARIABLE, load
 from gbot.errors import StartError
 from gbot.inboxes.store import Desk, StoreDown
 from gbot.logs import one_line

@@ -29,7 +29,8 @@ from gevent import monkey
 
 from gbot import logs
 from gbot.bot import Bot
-from gbot.config import CONFIG_VARIABLE, Config, load
+from gbot.config import Config
+from gbot.config_sources import CONFIG_VARIABLE, load
 from gbot.connection import HttpSettings
 from gbot.database.place import PoolStatistics
 from gbot.dispatcher import Leftovers

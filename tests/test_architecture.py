@@ -30,7 +30,7 @@ GATEKEEPERS = {
         *("gbot.cli", "gbot.desk_cli", "gbot.inbox_cli", "gbot.users_cli", "gbot.chat_cli", "gbot.simulate_cli"),
         *("gbot.plan_cli", "gbot.check_cli", "gbot.settings_cli"),
     },
-    "tomllib": {"gbot.config"},
+    "tomllib": {"gbot.config_sources"},
 }
 # Modules that take bytes, values and time, and return values.
 PURE = {"gbot.platform", "gbot.event", "gbot.errors", "gbot.inbox", "gbot.bot", "gbot.wsgi", "gbot.http_parser"}

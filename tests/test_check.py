@@ -28,7 +28,8 @@ from gbot.checks.finding import HIDDEN, Finding, State, fail, ok, passed, secret
 from gbot.checks.inbox import inbox
 from gbot.checks.port import holder_of, port
 from gbot.checks.settings import Settings, config, config_file, read_settings, secrets, secrets_of
-from gbot.config import SETTINGS, Config, load
+from gbot.config import SETTINGS, Config
+from gbot.config_sources import load
 from gbot.database.sizing import ServerLimits, share_of
 from gbot.errors import ConfigError
 from gbot.inbox_screens import cells

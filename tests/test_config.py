@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gbot.config import INBOX_MAX_MEMORY, INBOX_MAX_STORED, SETTINGS, Config, Setting, load
+from gbot.config import INBOX_MAX_MEMORY, INBOX_MAX_STORED, SETTINGS, Config, Setting
+from gbot.config_sources import load
 from gbot.errors import ConfigError
 from gbot.limiter import Limit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gbot.config import load
+from gbot.config_sources import load
 from gbot.engine import build_platforms, check_lanes
 from gbot.errors import ConfigError
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from gbot.checks.finding import Finding, fail, ok, secrets_in, skip, warn
-from gbot.config import ENV_PREFIX, SETTINGS, Config, load, survey
+from gbot.config import ENV_PREFIX, SETTINGS, Config
+from gbot.config_sources import load, survey
 from gbot.engine import build_platforms, check_lanes
 from gbot.errors import ConfigError
 from gbot.platform import Platform

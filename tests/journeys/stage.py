@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pymysql
 
-from gbot.config import load
+from gbot.config_sources import load
 from gbot.engine import build_desk
 from gbot.inboxes.store import Desk, Place, Record
 from tests.conftest import Serve
