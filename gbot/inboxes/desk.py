@@ -18,11 +18,20 @@ from typing import Any, Final, Protocol
 
 from gbot.event import Event
 from gbot.inboxes.desk_users import Amend, SqlUsersDesk, UsersSql, text_of
-from gbot.inboxes.store import Counts, Place, Record, StoreBusy, UsersDesk, conversation_key, encode_event, show_event
+from gbot.inboxes.store import (
+    Counts,
+    Place,
+    Record,
+    StoreBusy,
+    UsersDesk,
+    conversation_key,
+    encode_event,
+    pauses_when_busy,
+    show_event,
+)
 
 PORTION: Final = 500  # numbers in a transaction
 EVENTS_AT_ONCE: Final = 50  # events in memory while something is done with them; each may be as large as a delivery
-PAUSES_S: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)  # before a transaction that was undone is tried again
 
 COLUMNS: Final = "SELECT number, state, attempts, rescues, received_ms"
 OF_ENTRIES: Final = f"{COLUMNS}, due_ms, NULL AS ended_ms, claim, error, event FROM {{entries}}"
@@ -218,7 +227,7 @@ class SqlDesk:
 
     def _transacted(self, step: Callable[[list[int]], list[int]], numbers: list[int]) -> list[int]:
         """All of it or nothing, and again when it was in the way of a worker."""
-        for pause_s in PAUSES_S:
+        for pause_s in pauses_when_busy():
             try:
                 with self._sql.transaction():
                     return step(numbers)

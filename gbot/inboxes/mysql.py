@@ -33,15 +33,13 @@ from gbot.inboxes.changes import UserKey
 from gbot.inboxes.mysql_tables import ANY_READY, CHUNK, Tables, binary
 from gbot.inboxes.mysql_turn import Turn
 from gbot.inboxes.mysql_upkeep import DUE, OLD_DONE, OLD_STATE, PURGE_CHUNK, RUNNING_OF
-from gbot.inboxes.store import LifeEnded, Look, Policy, StoreBusy, StoreDown, Tidied, Turned, Work
+from gbot.inboxes.store import LifeEnded, Look, Policy, StoreBusy, StoreDown, Tidied, Turned, Work, pauses_when_busy
 from gbot.user import User
 
 T = TypeVar("T")
 
 GONE_AFTER_S: Final = 10  # without a beat
 WATCH_S: Final = 2.5  # a step of the database's clock makes all look silent: others beat meanwhile
-TRIES: Final = 5  # of a transaction that deadlocks
-PAUSE_S: Final = 0.005  # times 2, 4, 8 … after a deadlock
 LOCK_WAIT_S: Final = 2
 
 SETUP: Final = (
@@ -287,11 +285,11 @@ class MySqlStore:
     def _again(self, do: Callable[[Connection], T]) -> T:
         """Do it; again, after growing pauses, when it deadlocked."""
         with self._guarded() as connection:
-            for tried in range(1, TRIES):
+            for pause_s in pauses_when_busy():
                 try:
                     return do(connection)
                 except Deadlock:
-                    time.sleep(PAUSE_S * 2**tried)
+                    time.sleep(pause_s)
             return do(connection)
 
 

@@ -30,7 +30,8 @@ entries go back; should it still be there, its next turn raises LifeEnded and it
 from __future__ import annotations
 
 import enum
-from collections.abc import Container, Hashable, Sequence
+import random
+from collections.abc import Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -55,6 +56,7 @@ class Place(enum.IntEnum):
     DONE = 5
 
 
+BUSY_PAUSES_S: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 CLAIM_BYTES_MAX: Final = 16 * 1024 * 1024
 ERROR_CHARS_MAX: Final = 4000  # of an error's text that are kept
 SUSPECT_RESCUES: Final = 3
@@ -167,6 +169,14 @@ class StoreDown(Exception):
 
 class StoreBusy(StoreDown):
     """Two transactions were in each other's way, and this one was undone: doing it again helps."""
+
+
+def pauses_when_busy() -> Iterator[float]:
+    """Seconds to wait before a transaction that was undone is done again, and again.
+
+    They grow, and no two workers take the same ones: those that met once would meet again.
+    """
+    return (pause_s * random.uniform(0.5, 1.5) for pause_s in BUSY_PAUSES_S)
 
 
 class StoreFull(StoreDown):
