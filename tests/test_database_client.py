@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import inspect
+import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
 import pymysql
 import pytest
+import sqlalchemy
 from gevent.event import Event
 from pymysql.cursors import DictCursor, SSCursor
 
@@ -238,17 +241,10 @@ def test_a_transaction_that_was_undone_does_not_go_on_in_parts(url: str) -> None
 
 
 @patched
-def test_what_was_left_open_is_undone_and_its_place_logged(url: str) -> None:
-    def leaves(made: Opened) -> None:
-        with made.db.connection() as connection:  # here
-            connection.begin()
-            connection.cursor().execute(f"INSERT INTO {TABLE} (text) VALUES ('left')")
-
+def test_what_was_left_open_is_undone_and_logged(url: str) -> None:
     with opened(url, 1) as made:
         made.db.query("BEGIN")
         assert made.log.having("A transaction on the database was left open, and is undone") == made.log.texts[-1:]
-        leaves(made)
-        assert made.log.having(f"(connection taken in {line_of(leaves, '# here')})")
         assert texts(made.db) == ["one", "two"]
         made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('kept')")
         with made.outside() as outside:
@@ -264,14 +260,16 @@ def test_a_transaction_that_a_procedure_has_begun_takes_nobody_elses_rows_with_i
         with pytest.raises(DatabaseMistake):
             made.db.query("CALL gbot_fails()")
         made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('b')")
-        with made.db.connection() as connection, pytest.raises(pymysql.MySQLError):
+        with pytest.raises(DatabaseMistake), made.db.connection() as connection:
             connection.cursor().execute("CALL gbot_fails()")
         made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('c')")
         with made.db.connection() as connection:
             connection.cursor().execute("CALL gbot_begins()")  # and reads nothing of it
         made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('d')")
         with made.outside() as outside:
-            assert outside.rows(f"SELECT text FROM {TABLE} WHERE id > 2") == [("a",), ("b",), ("c",), ("d",)]
+            assert outside.rows(f"SELECT text FROM {TABLE} WHERE id > 2") == [
+                *(("a",), ("b",), ("c",), ("procedure",), ("d",))
+            ]
 
 
 def half_read(connection: Any) -> object:
@@ -281,18 +279,13 @@ def half_read(connection: Any) -> object:
     return cursor
 
 
-def half_read_in_a_transaction(connection: Any) -> object:
-    connection.begin()
-    return half_read(connection)
+def half_read_and_fails(connection: Any) -> object:
+    connection.cursor().execute(f"INSERT INTO {TABLE} (text) VALUES ('never')")
+    raise LookupError(half_read(connection))
 
 
-def commits_later(connection: Any) -> None:
-    connection.autocommit(False)
-
-
-def commits_later_and_has_begun(connection: Any) -> None:
-    connection.autocommit(False)
-    connection.cursor().execute(f"INSERT INTO {TABLE} (text) VALUES ('later')")
+def commits_by_statement(connection: Any) -> None:
+    connection.autocommit(True)
 
 
 def closes_it(connection: Any) -> None:
@@ -306,19 +299,21 @@ def breaks_it(connection: Any) -> None:
 
 @patched
 def test_a_connection_that_the_next_one_could_not_use_is_replaced(url: str) -> None:
-    with opened(url, 1) as made:
-        for number, leave in enumerate(
-            (half_read, half_read_in_a_transaction, commits_later, commits_later_and_has_begun, closes_it, breaks_it)
-        ):
-            with made.db.connection() as connection:
-                kept = leave(connection)
-            assert texts(made.db) == ["one", "two"], leave
-            assert made.count("opened") == 2 + number, (leave, kept)
+    def lends(leave: Callable[[Any], object]) -> None:
         with made.db.connection() as connection:
-            connection.cursor().execute("SELECT 1")
-            connection.commit()
-        made.db.query("SELECT 1")
-        assert made.count("opened") == 2 + number
+            kept.append(leave(connection))
+
+    kept: list[object] = []
+    with opened(url, 1) as made:
+        lends(half_read)
+        lends(commits_by_statement)
+        assert made.count("opened") == 1
+        lends(closes_it)
+        assert texts(made.db) == ["one", "two"]
+        assert isinstance(outcome(lends, breaks_it), DatabaseDown)  # whatever was to be committed is not
+        assert isinstance(outcome(lends, half_read_and_fails), LookupError)
+        assert texts(made.db) == ["one", "two"]
+        assert made.count("opened") == 4
 
 
 @patched
@@ -397,6 +392,68 @@ def test_nothing_stays_on_a_connection_that_was_lent_out(url: str) -> None:
             cursor.execute("SELECT 1")
             assert cursor.fetchall() == ((1,),)
             assert raw.thread_id() == number
+
+
+@patched
+def test_a_lent_connection_commits_when_it_is_told_to_and_at_a_good_end(url: str) -> None:
+    def inserts(text: str, *steps: str, fails: bool = False) -> None:
+        with made.db.connection() as raw:
+            raw.cursor().execute(f"INSERT INTO {TABLE} (text) VALUES (%s)", [text])
+            for step in steps:
+                getattr(raw, step)()
+            if fails:
+                raise LookupError
+
+    with opened(url, 1) as made:
+        inserts("end")
+        inserts("undone", "rollback")
+        inserts("told", "commit")
+        inserts("closed", "close")
+        inserts("told and closed", "commit", "close")
+        assert isinstance(outcome(partial(inserts, "error", fails=True)), LookupError)
+        assert isinstance(outcome(partial(inserts, "told before", "commit", fails=True)), LookupError)
+        assert texts(made.db)[2:] == ["end", "told", "told and closed", "told before"]
+
+
+@patched
+def test_a_library_that_knows_only_pep_249_undoes_and_commits(url: str) -> None:
+    logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())  # it would tell what it cannot undo at the end
+    with opened(url, 1) as made:
+        with made.db.connection() as raw:
+            engine = sqlalchemy.create_engine("mysql+pymysql://", creator=lambda: raw)
+            insert = sqlalchemy.text(f"INSERT INTO {TABLE} (text) VALUES (:text)")
+            with engine.connect() as undone:
+                undone.execute(insert, {"text": "undone"})
+                undone.rollback()
+            with engine.begin() as kept:
+                kept.execute(insert, {"text": "kept"})
+            left = engine.connect()
+            left.execute(insert, {"text": "left at the good end"})
+        with made.db.transaction() as tx:
+            tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('of another handler')")
+            with pytest.raises(sqlalchemy.exc.InterfaceError, match="with statement"):
+                left.close()
+            engine.dispose()
+            tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('of another handler too')")
+        assert texts(made.db)[2:] == ["kept", "left at the good end", "of another handler", "of another handler too"]
+
+
+@patched
+def test_what_was_kept_of_a_lent_connection_can_do_nothing(url: str) -> None:
+    with opened(url, 1) as made:
+        with made.db.connection() as raw:
+            cursor = raw.cursor()
+        with made.db.transaction() as tx:
+            tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('a')")
+            for use in (
+                *(raw.begin, raw.commit, raw.rollback, raw.ping, raw.connect),
+                *(partial(raw.select_db, "mysql"), partial(cursor.execute, "ROLLBACK"), partial(raw.kill, 1)),
+            ):
+                assert isinstance(outcome(use), pymysql.MySQLError), use
+            assert not raw.open
+            tx.execute(f"INSERT INTO {TABLE} (text) VALUES ('b')")
+        assert texts(made.db) == ["one", "two", "a", "b"]
+        assert made.count("opened") == 1
 
 
 @patched
@@ -505,7 +562,7 @@ def test_a_statement_that_an_author_gives_up_himself_is_ended_too(url: str) -> N
                 connection.cursor().execute("SELECT SLEEP(30)")
 
         assert isinstance(outcome(in_transaction), DatabaseDown)
-        assert outcome(leased) is None
+        assert isinstance(outcome(leased), DatabaseDown)
         assert texts(made.db) == ["one", "two"]
         assert in_database(made, "SELECT SLEEP(30)") == 0
         assert made.count("left") == 2

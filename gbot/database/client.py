@@ -75,9 +75,9 @@ class Database:
     def connection(self) -> Lease:
         """``with ctx.db.connection() as connection:`` a PyMySQL connection, for other libraries too.
 
-        It commits each statement by itself unless ``begin`` is called; what is not committed at the end is undone, and
-        the session is reset, so that nothing that was SET or locked on it stays. It raises PyMySQL's own errors, which
-        become gbot's when they leave the with statement.
+        As PEP 249 has it, nothing is committed before its ``commit``, or the good end of the with statement; an error
+        undoes what was not. Then the session is reset, so that nothing that was SET or locked on it stays, and what was
+        lent is closed. It raises PyMySQL's own errors, which become gbot's when they leave the with statement.
         """
         return Lease(self._lender)
 
@@ -110,18 +110,34 @@ class Lease(Held):
     """The connection itself."""
 
     def __enter__(self) -> RawConnection[Any]:
-        return self._enter().connection.raw
+        place = self._enter()
+        try:
+            return place.connection.lend()
+        except BaseException as error:
+            self._end(error)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        place, self._place = self._place, None
+        place = self._place
         if place is None:
             return
         told = failure_at(error, f"on the connection taken in {place.taken_in}") if error is not None else None
-        self._lender.give_back(place, told or error, lent=True)
+        try:
+            if error is None and not place.connection.was_closed:
+                place.connection.commit()
+        except BaseException as failed:
+            self._end(failed)
+            raise
+        self._end(told or error)
         if told is not None:
             raise told from None
+
+    def _end(self, error: BaseException | None) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            self._lender.give_back(place, error, lent=True)
 
 
 class Transaction(Held):

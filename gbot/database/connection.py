@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -153,15 +153,28 @@ class Connection:
         self.execute("START TRANSACTION")
 
     def commit(self) -> None:
+        """What is still to be read of a result is passed over."""
+        if self.is_half_read:
+            with self._whole("(rest of a result)"):
+                self._inside._result._finish_unbuffered_query()
         self.execute("COMMIT")
 
     def rollback(self) -> None:
         self.execute("ROLLBACK")
 
-    def reset(self) -> None:
-        """End all that a session keeps: its variables, locks and temporary tables, another database that was chosen."""
-        inside = self._inside
-        try:
+    def lend(self) -> RawConnection[Cursor]:
+        """Have it as PEP 249 wants it, with nothing committed before its commit, for who knows only that."""
+        with self._whole("(begin of a loan)"):
+            self.raw.autocommit(False)
+        return self.raw
+
+    def take_back(self) -> None:
+        """After it was lent: end its transaction, and all that the session keeps, such as variables and locks.
+
+        What was lent is closed: whoever has kept it can do nothing with it to the next one's work.
+        """
+        self.raw = self._inside = inside = self._inside.moved()
+        with self._whole("(reset of the session)"):
             inside._execute_command(_RESET_CONNECTION, b"")
             inside._read_ok_packet()
             inside.select_db(inside.db)
@@ -170,15 +183,21 @@ class Connection:
             inside.query("SELECT CONNECTION_ID()")
             if inside._result.rows != ((self.session.number,),):  # the answer to something else
                 raise pymysql.InterfaceError(SHARED)
-        except pymysql.MySQLError as error:
-            self.close()
-            raise failure_of(error, "(reset of the session)") from None
-        except BaseException:
-            self._cut = True
-            inside._force_close()
-            raise
         inside.cursorclass = Cursor
         inside._result = _TOLD
+
+    @contextlib.contextmanager
+    def _whole(self, what: str) -> Iterator[None]:
+        """Steps that PyMySQL is to do to their end: where they break or are stopped, the connection is closed."""
+        try:
+            yield
+        except pymysql.MySQLError as error:
+            self.close()
+            raise failure_of(error, what) from None
+        except BaseException:
+            self._cut = True
+            self._inside._force_close()
+            raise
 
     def end_session(self, session: Session) -> None:
         """End another session of the same user, and what it runs; one that has ended already does no harm.
@@ -215,9 +234,14 @@ class Connection:
         return self.raw.open
 
     @property
+    def was_closed(self) -> bool:
+        """Whether somebody has closed it in good order."""
+        return self._inside._closed  # type: ignore[no-any-return]
+
+    @property
     def was_cut(self) -> bool:
         """Whether it ended in the middle of something, which may still go on in the server."""
-        return self._cut or self.is_shared or not (self.raw.open or self._inside._closed)
+        return self._cut or self.is_shared or not (self.raw.open or self.was_closed)
 
     @property
     def in_transaction(self) -> bool:
@@ -233,6 +257,11 @@ class Connection:
         """Whether somebody has begun to read rows one by one, and not gone to the end."""
         result = self._inside._result
         return result is not None and result.unbuffered_active
+
+    @property
+    def can_be_reset(self) -> bool:
+        """Whether it is there, and nothing more is to come on it."""
+        return self.raw.open and not self._cut and not self.is_half_read
 
     def is_clean(self) -> bool:
         """Whether the next one can use it, after whatever was done to it. What was read last is let go."""
@@ -271,6 +300,7 @@ class Connection:
 
     def close(self) -> None:
         """Close it; again does no harm."""
+        self._cut = self.was_cut
         if self.is_half_read:
             self._inside._result.unbuffered_active = False  # or the rest is read when the result is let go
         with contextlib.suppress(pymysql.MySQLError):

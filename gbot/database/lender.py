@@ -13,7 +13,7 @@ from gbot.errors import DatabaseAway, DatabaseError
 
 log = logging.getLogger(__name__)
 
-LEFT_OPEN: Final = "A transaction on %s was left open, and is undone%s"
+LEFT_OPEN: Final = "A transaction on %s was left open, and is undone"
 
 
 class Lender:
@@ -42,8 +42,9 @@ class Lender:
         try:
             stopped = error is not None and not isinstance(error, Exception)  # killed, or out of time: wherever it was
             usable = not stopped and not connection.is_shared
-            usable = usable and (connection.is_clean() or self._cleaned(place, ended_well=error is None))
-            usable = usable and (not lent or succeeds(connection.reset))
+            if lent:
+                usable = usable and connection.can_be_reset and succeeds(connection.take_back)
+            usable = usable and (connection.is_clean() or self._cleaned(connection, ended_well=error is None))
         except BaseException:
             self._pool.drop(place, unfinished=connection.was_cut)
             raise
@@ -59,13 +60,12 @@ class Lender:
     def statistics(self) -> PoolStatistics:
         return self._pool.statistics()
 
-    def _cleaned(self, place: Place[Connection], *, ended_well: bool) -> bool:
+    def _cleaned(self, connection: Connection, *, ended_well: bool) -> bool:
         """Undo what was left open, or what an error may have left so. Returns whether the next one can use it."""
-        connection = place.connection
         if connection.was_cut or not connection.is_open:
             return False
         if ended_well and connection.in_transaction:
-            log.warning(LEFT_OPEN, self.name, f" (connection taken in {place.taken_in})" if place.taken_in else "")
+            log.warning(LEFT_OPEN, self.name)
         return not connection.is_half_read and succeeds(connection.rollback) and connection.is_clean()
 
 

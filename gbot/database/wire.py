@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 import socket
 from typing import Any, Final
@@ -13,6 +14,7 @@ from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions, convert_datetime
 
 SHARED: Final = "two greenlets use one connection or transaction at the same time: give each its own"
+OVER: Final = "the with statement that this connection was lent to has ended"
 
 
 def _datetime(text: str) -> object:
@@ -40,6 +42,13 @@ class Wire(_PyMySql):  # type: ignore[misc]
     _sock: Any
     _rfile: Any
     _asker: greenlet | None = None  # who waits for an answer
+
+    def moved(self) -> Wire:
+        """The same connection as another object. This one is over, whoever has kept it."""
+        other = copy.copy(self)
+        self._sock = self._rfile = None
+        self.__class__ = Over
+        return other
 
     def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
         if self._asker is not None:
@@ -73,3 +82,13 @@ class Wire(_PyMySql):  # type: ignore[misc]
                 sent = self._sock.send(data)
         if sent < len(data):
             super()._write_bytes(data[sent:])
+
+
+class Over(Wire):
+    """What is left of a connection that has moved on: nothing can be done with it, and it does not connect again."""
+
+    def connect(self, sock: Any = None) -> None:
+        raise pymysql.InterfaceError(OVER)
+
+    def _execute_command(self, command: int, sql: str | bytes) -> None:
+        raise pymysql.InterfaceError(OVER)
