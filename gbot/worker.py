@@ -19,6 +19,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -51,11 +52,12 @@ from gbot.process import (
 )
 from gbot.sampler import Load, Sampler
 from gbot.webhook import callback_path
-from gbot.wsgi import WsgiApp
+from gbot.wsgi import Environ, StartResponse, WsgiApp
 
 log = logging.getLogger(__name__)
 
 HTTP_DRAIN_S = 2.0  # for answers still being written when the handlers have ended
+GUNICORN = "gunicorn -k gevent without --preload"
 THREADS_S = 2.0  # for threads of the author's to end, when everything else has stopped
 STOP_OVERTIME_S = 8.0  # what the steps of a stop may take beside the handlers
 
@@ -198,10 +200,11 @@ def wsgi(app: str, workers: int = 1) -> WsgiApp:
 
     ``workers`` is how many of them that server runs: the node's connections to the database are divided by it.
     Settings come from the environment and the file that GBOT_CONFIG names. Raises ConfigError, and StartError where
-    gevent has not patched the standard library: handlers would never run.
+    gevent has not patched the standard library: handlers would never run. Nor do they in a process that was forked
+    from one that has called this: it answers no request.
     """
     if not monkey.is_module_patched("socket"):
-        raise StartError("the webhook needs a server that runs on gevent, such as gunicorn -k gevent without --preload")
+        raise StartError(f"the webhook needs a server that runs on gevent, such as {GUNICORN}")
     file = os.environ.get(CONFIG_VARIABLE)
     config, warnings = load({}, os.environ, Path(file) if file else None)
     if not logging.getLogger().handlers:
@@ -209,13 +212,30 @@ def wsgi(app: str, workers: int = 1) -> WsgiApp:
     for sentence in warnings:
         logs.warn(sentence)
     raise_file_limit()
-    config = dataclasses.replace(
+    engine = Engine(_part(config, workers), load_bot(app))
+    engine.start()
+    own = os.getpid()
+
+    def serve(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if os.getpid() != own:
+            raise StartError(f"this process was forked when the bot had been started already: use {GUNICORN}")
+        return engine.app(environ, start_response)
+
+    def end() -> None:
+        if os.getpid() == own:
+            engine.drain_at_exit(config.stop_timeout)
+
+    atexit.register(end)
+    return serve
+
+
+def _part(config: Config, workers: int) -> Config:
+    """One worker's part of the connections to the database."""
+    if not 1 <= workers <= config.db_pool:
+        raise StartError(f"{workers} workers cannot share --db-pool {config.db_pool}: each needs one connection")
+    return dataclasses.replace(
         config,
-        db_pool=max(1, config.db_pool // workers),
+        db_pool=config.db_pool // workers,
         db_warm=config.db_warm // workers,
         db_share=config.db_share * workers,
     )
-    engine = Engine(config, load_bot(app))
-    engine.start()
-    atexit.register(engine.drain_at_exit, config.stop_timeout)
-    return engine.app

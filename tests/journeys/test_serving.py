@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import Serve
 from tests.fake_line import FakeLineProcess
 from tests.journeys.client import post_plain, request
-from tests.journeys.processes import Program, Served, clean_environ, eventually
+from tests.journeys.processes import ROOT, Program, Served, clean_environ, eventually
 from tests.samples import line
 
 WORKING = "tests.journeys.bots.working:bot"
@@ -573,6 +573,36 @@ def test_gunicorn_serves_the_same(programs: list[Program], tmp_path: Path) -> No
     assert request(address, "POST", "/callback", b"{}", {"Content-Type": "text/plain"}).status == 415
     assert request(address, "PUT", "/callback").status == 405
     assert gunicorn.stop() == 0
+
+
+def test_a_process_that_was_forked_too_late_says_so_and_stops(programs: list[Program], tmp_path: Path) -> None:
+    (tmp_path / "patched.py").write_text("from gevent import monkey\nmonkey.patch_all()\npreload_app = True\n")
+    gunicorn = Program(
+        [
+            *(sys.executable, "-m", "gunicorn", "-c", "patched.py", "-k", "gevent", "-b", "127.0.0.1:0"),
+            *("--no-control-socket", f"gbot.worker:wsgi('{WORKING}')"),
+        ],
+        {"STATE_DIRECTORY": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+    )
+    programs.append(gunicorn)
+    address = gunicorn.wait_for_line(r"Listening at: (http://127\.0\.0\.1:\d+)")[1]
+    assert post_plain(address, "hello").status == 500
+    gunicorn.wait_for_line("forked when the bot had been started already: use gunicorn -k gevent without --preload")
+    assert gunicorn.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [0, 51])
+def test_workers_that_cannot_each_have_a_connection_are_refused(programs: list[Program], workers: int) -> None:
+    gunicorn = Program(
+        [
+            *(sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:0", "--no-control-socket"),
+            f"gbot.worker:wsgi('{WORKING}', workers={workers})",
+        ],
+        {},
+    )
+    programs.append(gunicorn)
+    gunicorn.wait_for_line(f"{workers} workers cannot share --db-pool 50: each needs one connection")
 
 
 def test_under_gunicorn_the_configuration_file_counts_too(programs: list[Program], tmp_path: Path) -> None:
