@@ -21,6 +21,7 @@ from gbot.config import Config
 from gbot.context import Services
 from gbot.database.address import parse
 from gbot.database.connector import READ_TIMEOUT_S
+from gbot.database.limits import inbox_beside
 from gbot.database.opening import DatabaseSettings, Opening
 from gbot.database.sizing import share_of_files
 from gbot.dispatcher import Dispatcher, Leftovers
@@ -145,19 +146,19 @@ def build_database(config: Config) -> Opening | None:
     """The bot's own database, not opened yet; None when it has none. Raises StartError where it does not fit."""
     if config.db is None:
         return None
-    limit = file_limit()
+    address = parse(config.db)
     return Opening(
         DatabaseSettings(
-            address=parse(config.db),
+            address=address,
             size=config.db_pool,
             warm=config.db_warm,
             wait_s=config.db_wait_timeout,
             hold_warning_s=config.db_hold_warning,
             nodes=config.db_share,
             clamp=config.db_oversize == "clamp",
-            inbox=parse(config.inbox) if config.inbox.startswith("mysql:") else None,
+            inbox=inbox_beside(address, config.inbox),
         ),
-        share_of_files(limit),
+        share_of_files(file_limit()),
     )
 
 

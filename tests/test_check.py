@@ -618,10 +618,10 @@ def test_whatever_a_date_header_holds_is_a_time_or_none(text: str) -> None:
     [(70, False, State.OK), (71, False, State.FAIL), (71, True, State.WARN)],
 )
 def test_the_pool_is_compared_with_the_share(pool: int, clamp: bool, state: State) -> None:
-    share = share_of(ServerLimits(300, 0, 10, 0), 4, with_inbox=False)
+    share = share_of(ServerLimits(300, 0, 16, 0), 4, with_inbox=False)
     finding = judged(share, pool, clamp=clamp)
     assert finding.state is state
-    assert "max_connections 300 - 10 of others - 10 kept free = 280; / 4 nodes = 70" in finding.found
+    assert "max_connections 300 - 18 kept for others (16 there now) = 282; / 4 nodes = 70" in finding.found
     assert ("--db-pool 70, or raise max_connections" in finding.advice) == (state is not State.OK)
 
 

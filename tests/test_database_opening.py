@@ -9,6 +9,7 @@ import pytest
 
 from gbot.config_sources import load
 from gbot.database.address import parse
+from gbot.database.limits import inbox_beside
 from gbot.database.opening import DatabaseSettings, Opening
 from gbot.database.sizing import share_of_files
 from gbot.engine import build_database
@@ -30,7 +31,8 @@ PLENTY = share_of_files(10_000)
 @pytest.mark.parametrize(
     ("inbox", "with_inbox"),
     [
-        (None, False),
+        ("memory:", False),
+        ("sqlite:///var/lib/gbot/inbox.sqlite3", False),
         ("mysql://gbot@db.example/gbot", True),
         ("mysql://gbot@db.example:3306/other?tls=verify", True),
         ("mysql://gbot@db.example:3307/gbot", False),
@@ -38,9 +40,8 @@ PLENTY = share_of_files(10_000)
         ("mysql://gbot@db.example/gbot?unix_socket=/run/mysqld.sock", False),
     ],
 )
-def test_the_inbox_has_its_part_where_it_is_on_the_same_server(inbox: str | None, with_inbox: bool) -> None:
-    settings = replace(SETTINGS, inbox=parse(inbox) if inbox is not None else None)
-    assert settings.with_inbox is with_inbox
+def test_the_inbox_has_its_part_where_it_is_on_the_same_server(inbox: str, with_inbox: bool) -> None:
+    assert (inbox_beside(SETTINGS.address, inbox) is not None) == with_inbox
 
 
 def test_a_pool_that_the_open_file_limit_has_room_for_is_as_big_as_asked() -> None:

@@ -6,14 +6,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gbot.database.address import parse
 from gbot.database.connection import Arguments, Connection
 from gbot.database.connector import Connector
-from gbot.database.limits import read_limits
-from gbot.database.sizing import INBOX_CONNECTIONS, KEPT_FREE, KEPT_OF_USER, ServerLimits, share_of, share_of_files
+from gbot.database.limits import limits_beside, read_limits
+from gbot.database.sizing import (
+    INBOX_CONNECTIONS,
+    KEPT_FOR_OTHERS,
+    KEPT_FREE,
+    KEPT_OF_USER,
+    ServerLimits,
+    files_for_share,
+    fit,
+    share_of,
+    share_of_files,
+)
 from gbot.errors import DatabaseMistake
 from tests.journeys.mariadb import MariaDb
 from tests.journeys.processes import eventually
@@ -26,6 +36,7 @@ limits = st.builds(
     user_max=st.integers(-1, 100_000),
     used=st.integers(0, 100_000),
     used_by_user=st.integers(0, 100_000),
+    used_by_inbox=st.integers(0, 100_000),
 )
 nodes = st.integers(1, 10_000)
 
@@ -46,14 +57,16 @@ def test_all_nodes_together_never_take_more_than_the_server_has(
     if share > 0:
         of_gbot = nodes * (share + INBOX_CONNECTIONS * with_inbox)
         assert of_gbot + server.used_by_others + KEPT_FREE <= server.connections_max
+        assert of_gbot + KEPT_FOR_OTHERS <= server.connections_max
         assert server.user_max <= 0 or of_gbot + KEPT_OF_USER <= server.user_max
 
 
 @given(limits, nodes, st.booleans())
+@example(ServerLimits(151, -1, 1, 1), 1, False)  # how MariaDB says that this user has no limit
 def test_no_connection_that_could_be_shared_is_left(server: ServerLimits, nodes: int, with_inbox: bool) -> None:
     share = share_of(server, nodes, with_inbox=with_inbox).connections
     one_more = nodes * (share + 1 + INBOX_CONNECTIONS * with_inbox)
-    allowed = server.connections_max - server.used_by_others - KEPT_FREE
+    allowed = server.connections_max - max(KEPT_FOR_OTHERS, server.used_by_others + KEPT_FREE)
     of_user = max(0, server.user_max - KEPT_OF_USER)
     assert one_more > (min(allowed, of_user) if server.user_max > 0 else allowed)
 
@@ -75,30 +88,31 @@ def test_a_bigger_server_a_smaller_crowd_or_fewer_nodes_never_make_the_share_sma
 @pytest.mark.parametrize(
     ("server", "nodes", "with_inbox", "connections", "arithmetic"),
     [
-        (limits_of(151), 1, False, 141, "max_connections 151 - 0 of others - 10 kept free = 141"),
+        (limits_of(151), 1, False, 141, "max_connections 151 - 10 kept for others (0 there now) = 141"),
         (
             limits_of(5100, used=130, own=50),
             4,
             True,
-            1250,
-            "max_connections 5100 - 80 of others - 10 kept free = 5010; / 4 nodes = 1252; - 2 of the inbox = 1250",
+            1252,
+            "max_connections 5100 - 82 kept for others (80 there now) = 5018; / 4 nodes = 1254; - 2 of the inbox "
+            "= 1252",
         ),
         (
             limits_of(5100, used=50, own=50, user_max=100),
             2,
             False,
             49,
-            "max_connections 5100 - 0 of others - 10 kept free = 5090, of which max_user_connections 100 - 2 kept free "
-            "allows 98; / 2 nodes = 49",
+            "max_connections 5100 - 10 kept for others (0 there now) = 5090, of which max_user_connections 100 - 2 "
+            "kept free allows 98; / 2 nodes = 49",
         ),
         (
             limits_of(20, used=30),
             1,
             True,
             0,
-            "max_connections 20 - 30 of others - 10 kept free = 0; - 2 of the inbox = 0",
+            "max_connections 20 - 32 kept for others (30 there now) = 0; - 2 of the inbox = 0",
         ),
-        (limits_of(20, user_max=12), 1, False, 10, "max_connections 20 - 0 of others - 10 kept free = 10"),
+        (limits_of(20, user_max=12), 1, False, 10, "max_connections 20 - 10 kept for others (0 there now) = 10"),
     ],
 )
 def test_the_arithmetic_is_shown(
@@ -118,6 +132,34 @@ def test_what_the_open_file_limit_leaves_may_be_nothing() -> None:
     assert (share.connections, share.arithmetic) == (704, "open-file limit 1024 - 320 for clients and all else = 704")
     assert share_of_files(64).connections == 0
     assert "LimitNOFILE" in share.bound
+
+
+@given(st.integers(0, 100_000))
+def test_a_limit_of_open_files_for_a_pool_is_enough_and_no_higher(connections: int) -> None:
+    limit = files_for_share(connections)
+    assert share_of_files(limit).connections >= connections
+    assert share_of_files(limit - 1).connections < max(1, connections)
+
+
+@pytest.mark.parametrize(
+    ("size", "clamp", "taken", "said"),
+    [
+        (29, False, 29, "--db-pool 29 fits"),
+        (30, False, 0, "--db-pool 30 is more"),
+        (30, True, 29, "--db-pool 30 is more"),
+    ],
+)
+def test_a_pool_is_taken_refused_or_made_smaller(size: int, clamp: bool, taken: int, said: str) -> None:
+    arithmetic = "max_connections 39 - 10 kept for others (3 there now) = 29"
+    assert fit(size, share_of(limits_of(39, used=3), 1, with_inbox=False), clamp=clamp) == (
+        taken,
+        f"{arithmetic}; {said}",
+    )
+
+
+def test_where_nothing_is_left_nothing_can_be_made_smaller() -> None:
+    taken, said = fit(5, share_of(limits_of(10), 1, with_inbox=False), clamp=True)
+    assert (taken, said.endswith("--db-pool 5 is more, and nothing is left to take")) == (0, True)
 
 
 # ---- a real server
@@ -172,6 +214,16 @@ def test_one_who_sees_all_sessions_counts_its_own(connect: Callable[[str], Conne
     assert (limits.used, limits.used_by_user, limits.used_by_others) == (5, 2, 3)
 
 
+def test_sessions_of_the_inbox_are_no_others(server: MariaDb, connect: Callable[[str], Connection]) -> None:
+    first, *_ = [connect("plain"), connect("gbot_inbox"), connect("gbot_inbox"), connect("other")]
+    url = server.url.replace("root@", "{}@")
+    plain = parse(url.format("plain"))
+    assert limits_beside(first, plain, parse(url.format("gbot_inbox"))).used_by_others == 2  # root and other
+    assert limits_beside(first, plain, plain).used_by_others == 4
+    nobody = parse(url.format("gbot_nobody"))
+    assert limits_beside(first, plain, nobody).used_by_others == 4
+
+
 def test_the_limit_of_an_account_goes_before_that_of_the_server(
     connect: Callable[[str], Connection], root: Connection
 ) -> None:
@@ -182,9 +234,9 @@ def test_the_limit_of_an_account_goes_before_that_of_the_server(
 
 
 def test_as_many_as_the_share_says_can_be_opened(connect: Callable[[str], Connection]) -> None:
-    first, *_ = [connect("plain"), *(connect("other") for _ in range(5))]
+    first, *_ = [connect("plain"), *(connect("other") for _ in range(19))]
     share = share_of(read_limits(first), 1, with_inbox=False).connections
-    assert share == CONNECTIONS_MAX - 6 - KEPT_FREE
+    assert share == CONNECTIONS_MAX - 20 - KEPT_FREE
     for user in ["plain"] * (share - 1) + ["other"] * KEPT_FREE:
         connect(user)
     assert read_limits(first).used == CONNECTIONS_MAX

@@ -14,8 +14,8 @@ from gbot.config import Config
 from gbot.database.address import Address, parse
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
-from gbot.database.limits import read_limits
-from gbot.database.sizing import Share, share_of
+from gbot.database.limits import inbox_beside, limits_beside
+from gbot.database.sizing import Share, fit, share_of
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused
 
 NAME: Final = "database"
@@ -56,26 +56,24 @@ def _round_s(connection: Connection) -> float:
 
 def _room(config: Config, address: Address, connection: Connection) -> Finding:
     try:
-        limits = read_limits(connection)
+        inbox = inbox_beside(address, config.inbox)
+        limits = limits_beside(connection, address, inbox)
     except DatabaseMistake as error:
         found = f"the server does not tell its limits ({error}), so --db-pool {config.db_pool} is taken as it is"
         return warn(ROOM, found, "let gbot's user read its variables and status")
-    with_inbox = config.inbox.startswith("mysql:") and parse(config.inbox).is_beside(address)
-    share = share_of(limits, config.db_share, with_inbox=with_inbox)
+    share = share_of(limits, config.db_share, with_inbox=inbox is not None)
     return judged(share, config.db_pool, clamp=config.db_oversize == "clamp")
 
 
 def judged(share: Share, pool: int, *, clamp: bool) -> Finding:
     """Whether the pool of a node fits into its share. Pure."""
-    if pool <= share.connections:
-        return ok(ROOM, f"{share.arithmetic}; --db-pool {pool} fits")
-    found = f"{share.arithmetic}; --db-pool {pool} is more"
+    taken, found = fit(pool, share, clamp=clamp)
+    if taken == pool:
+        return ok(ROOM, found)
     if share.connections < 1:
-        advice = f"raise {share.bound}, or end sessions of others"
-        return fail(ROOM, f"{found}, and nothing is left to take", advice)
-    if clamp:
-        advice = f"--db-pool {share.connections}, or raise {share.bound}; gbot serve takes {share.connections}"
-        return warn(ROOM, found, advice)
+        return fail(ROOM, found, f"raise {share.bound}, or end sessions of others")
+    if taken:
+        return warn(ROOM, found, f"--db-pool {taken}, or raise {share.bound}; gbot serve takes {taken}")
     advice = f"--db-pool {share.connections}, or raise {share.bound}, or --db-oversize clamp to take the share"
     return fail(ROOM, found, advice)
 

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
+from gbot.database.address import Address, parse
 from gbot.database.connection import Connection
+from gbot.database.connector import Connector
 from gbot.database.sizing import ServerLimits
-from gbot.errors import DatabaseMistake
+from gbot.errors import DatabaseError, DatabaseMistake
 
 READINGS: Final = 3
+
+
+def inbox_beside(address: Address, inbox: str) -> Address | None:
+    """Where the ``inbox`` of the settings is, if it takes its connections from the server at ``address``, too."""
+    if not inbox.startswith("mysql:"):
+        return None
+    other = parse(inbox)
+    return other if other.is_beside(address) else None
+
+
+def limits_beside(connection: Connection, address: Address, inbox: Address | None) -> ServerLimits:
+    """As ``read_limits`` at ``address``, beside the ``inbox`` on the same server, whose user may be another one.
+
+    Its sessions are no others'. They are only shown to itself, so that it has to be asked.
+    """
+    limits = read_limits(connection)
+    if inbox is None or inbox.user == address.user:
+        return limits
+    try:
+        asking = Connector(inbox).connect()
+    except DatabaseError:  # then it has none, and whoever needs the inbox says why
+        return limits
+    try:
+        return replace(limits, used_by_inbox=_sessions(asking, inbox.user) - 1)  # this one was not there before
+    finally:
+        asking.close()
 
 
 def read_limits(connection: Connection) -> ServerLimits:
@@ -35,5 +64,9 @@ def read_limits(connection: Connection) -> ServerLimits:
 def _used(connection: Connection, user: str) -> tuple[int, int]:
     """How many sessions there are, and how many of them are this user's."""
     [(_, used)] = connection.rows("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+    return int(used), _sessions(connection, user)
+
+
+def _sessions(connection: Connection, user: str) -> int:
     sessions = connection.rows("SHOW PROCESSLIST")  # the table beside it is on its way out of MySQL
-    return int(used), sum(session[1] == user for session in sessions)
+    return sum(session[1] == user for session in sessions)

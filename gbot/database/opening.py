@@ -5,7 +5,8 @@ does not is refused with the arithmetic, or made smaller where the settings say 
 
 - It does not let the user in, or has no such database: that is a wrong setting, and gbot does not start.
 - It cannot be reached: gbot starts. Deliveries are taken and stored, what needs the database is put off, and the pool
-  makes do with PROVISIONAL connections until the server has been asked.
+  makes do with one connection until the server has been asked, which leaves room to ask. Then it takes its share: it is
+  too late to refuse.
 - It does not tell what it allows, such as a proxy that knows other questions only: the settings are taken as they are.
 """
 
@@ -23,14 +24,13 @@ from gbot.database.client import Database
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
 from gbot.database.lender import Lender
-from gbot.database.limits import read_limits
+from gbot.database.limits import limits_beside
 from gbot.database.pool import Pool
-from gbot.database.sizing import INBOX_CONNECTIONS, Share, share_of
+from gbot.database.sizing import INBOX_CONNECTIONS, Share, fit, share_of
 from gbot.errors import DatabaseError, DatabaseMistake, DatabaseRefused, StartError
 
 log = logging.getLogger(__name__)
 
-PROVISIONAL: Final = 5
 ASK_AGAIN_S: Final = 2.0
 END_S: Final = 1.0  # for statements to be ended at a stop
 
@@ -39,7 +39,7 @@ END_S: Final = 1.0  # for statements to be ended at a stop
 class DatabaseSettings:
     """``size`` is for the node, which shares the server with ``nodes`` in all; ``clamp``: take less rather than refuse.
 
-    ``inbox`` is the address of the inbox if that is a database as well.
+    ``inbox`` is where the inbox is, if that is on the same server.
     """
 
     address: Address
@@ -50,11 +50,6 @@ class DatabaseSettings:
     nodes: int
     clamp: bool
     inbox: Address | None = None
-
-    @property
-    def with_inbox(self) -> bool:
-        """Whether the inbox takes its connections from the same server."""
-        return self.inbox is not None and self.inbox.is_beside(self.address)
 
 
 class Opening:
@@ -67,7 +62,7 @@ class Opening:
         self._settings = settings
         self._place = settings.address.place
         self._connector = Connector(settings.address)
-        self.size = self._fitting(settings.size, files)
+        self.size = self._fitting(settings.size, files, clamp=settings.clamp)
         self._pool: Pool[Connection] = Pool(
             lambda: self._connector.connect(None),  # an author's statement may take as long as its handler
             self._place,
@@ -82,12 +77,12 @@ class Opening:
     def start(self) -> None:
         """Size the pool and begin to open it. Raises StartError."""
         try:
-            self._fit()
+            self._fit(clamp=self._settings.clamp)
         except DatabaseRefused as error:
             raise StartError(self._refusal(error)) from None
         except DatabaseError as error:
             log.warning("The database %s cannot be used now: %s; what needs it is put off", self._place, error)
-            self._pool.resize(min(PROVISIONAL, self.size))
+            self._pool.resize(1)
             self._asking = gevent.spawn(self._fit_later)
         self._pool.start()
 
@@ -100,7 +95,7 @@ class Opening:
         if left:
             log.warning("%d statements that were left unfinished may still run in %s", left, self._place)
 
-    def _fit(self) -> None:
+    def _fit(self, *, clamp: bool) -> None:
         """Ask the server and size the pool. Raises DatabaseError, and StartError where it is to refuse."""
         try:
             share = self._share()
@@ -111,12 +106,12 @@ class Opening:
             )
             self._pool.resize(self.size)
             return
-        size = self._fitting(self.size, share)
+        size = self._fitting(self.size, share, clamp=clamp)
         if self._settings.nodes == 1 and share.used_by_user > INBOX_CONNECTIONS + 1:  # this one has one open
             log.warning(
-                "%d sessions of the same user are open in %s: if others than this node's take part, count them in "
-                "--db-share",
-                *(share.used_by_user - 1, self._place),
+                "User %s has %d connections open in %s already: if they are those of other nodes, set --db-share to "
+                "the number of nodes",
+                *(self._settings.address.user, share.used_by_user - 1, self._place),
             )
         if size == self.size:
             log.info("Database %s: %s; %d fit", self._place, share.arithmetic, size)
@@ -127,35 +122,35 @@ class Opening:
         settings = self._settings
         connection = self._connector.connect()
         try:
-            limits = read_limits(connection)
+            limits = limits_beside(connection, settings.address, settings.inbox)
         finally:
             connection.close()
-        return share_of(limits, settings.nodes, with_inbox=settings.with_inbox)
+        return share_of(limits, settings.nodes, with_inbox=settings.inbox is not None)
 
-    def _fitting(self, size: int, share: Share) -> int:
+    def _fitting(self, size: int, share: Share, *, clamp: bool) -> int:
         """As many of ``size`` as fit into this share. Raises StartError where that is none, or to be refused."""
-        if size <= share.connections:
-            return size
-        line = f"Database {self._place}: {share.arithmetic}; --db-pool {size} is more"
+        taken, line = fit(size, share, clamp=clamp)
         if share.connections < 1:
-            raise StartError(f"{line}, and nothing is left to take. Raise {share.bound}.")
-        if not self._settings.clamp:
-            raise StartError(f"{line}. Lower it, raise {share.bound}, or take what there is with --db-oversize clamp.")
-        log.warning("%s: taking %d", line, share.connections)
-        return share.connections
+            raise StartError(f"Database {self._place}: {line}. Raise {share.bound}.")
+        if not taken:
+            advice = f"Lower it, raise {share.bound}, or take what there is with --db-oversize clamp."
+            raise StartError(f"Database {self._place}: {line}. {advice}")
+        if taken < size:
+            log.warning("Database %s: %s: taking %d", self._place, line, taken)
+        return taken
 
     def _refusal(self, error: DatabaseRefused) -> str:
         return f"The database {self._place} does not let gbot in: {error}"
 
     def _fit_later(self) -> None:
-        """The server is there at last. It is too late to refuse, so the pool stays small if it has to."""
+        """The server is there at last: the pool takes its share, or keeps its one connection."""
         told = False
         while True:
             gevent.sleep(ASK_AGAIN_S)
             try:
-                return self._fit()
+                return self._fit(clamp=True)
             except StartError as error:
-                return log.error("%s Until the next start %d connections are used.", error, self._pool.size)
+                return log.error("%s Until the next start one connection is used.", error)
             except DatabaseRefused as error:
                 if not told:
                     log.error("%s; what needs it is put off", self._refusal(error))

@@ -2,9 +2,11 @@
 
 ::
 
-    max_connections - those of other users - KEPT_FREE = what gbot may use ÷ nodes - the inbox's = the node's pool
+    max_connections - what is kept for others = what gbot may use ÷ nodes - the inbox's = the node's pool
 
-Sessions of the same user are those of gbot's other nodes, and of this one before a restart: they are in the shares.
+Sessions of the same user, and of the inbox's, are those of gbot's other nodes, and of this one before a restart: they
+are in the shares. So every node of a rolling restart comes to the same share, whoever of them is there already, and
+whether or not somebody is looking at the server meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-KEPT_FREE: Final = 10  # for people, their tools, and the server's own services
+KEPT_FOR_OTHERS: Final = 10  # people, their tools, and the server's own services, whether or not they are there now
+KEPT_FREE: Final = 2  # beside others who are there
 KEPT_OF_USER: Final = 2  # of what the user may have: to end what a handler left unfinished
 INBOX_CONNECTIONS: Final = 2  # of a node whose inbox is on the same server: one for its worker, one for gbot inbox
 FILES_RESERVED: Final = 64  # descriptors for everything that is not a connection of a client or to the database
@@ -22,17 +25,23 @@ FILES_RESERVED: Final = 64  # descriptors for everything that is not a connectio
 class ServerLimits:
     """What a server says of itself. ``user_max`` is the limit of this user, 0: none of its own.
 
-    ``used`` counts all sessions, ``used_by_user`` those of the user who asks.
+    ``used`` counts all sessions, ``used_by_user`` those of the user who asks, ``used_by_inbox`` those of the inbox's
+    user if that is another one.
     """
 
     connections_max: int
     user_max: int
     used: int
     used_by_user: int
+    used_by_inbox: int = 0
 
     @property
     def used_by_others(self) -> int:
-        return max(0, self.used - self.used_by_user)
+        return max(0, self.used - self.used_by_user - self.used_by_inbox)
+
+    @property
+    def kept_for_others(self) -> int:
+        return max(KEPT_FOR_OTHERS, self.used_by_others + KEPT_FREE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +59,12 @@ class Share:
 
 def share_of(limits: ServerLimits, nodes: int, *, with_inbox: bool) -> Share:
     """The share of one of ``nodes`` nodes; ``with_inbox``: their inbox is on the same server. It may be 0."""
-    free = max(0, limits.connections_max - limits.used_by_others - KEPT_FREE)
+    kept, there = limits.kept_for_others, limits.used_by_others
+    free = max(0, limits.connections_max - kept)
     bound = "max_connections"
-    line = (
-        f"max_connections {limits.connections_max} - {limits.used_by_others} of others - {KEPT_FREE} kept free = {free}"
-    )
+    line = f"max_connections {limits.connections_max} - {kept} kept for others ({there} there now) = {free}"
     of_user = max(0, limits.user_max - KEPT_OF_USER)
-    if limits.user_max and of_user < free:
+    if limits.user_max > 0 and of_user < free:  # MariaDB: -1 is no limit, and nobody else is let in
         free, bound = of_user, "max_user_connections"
         line += f", of which max_user_connections {limits.user_max} - {KEPT_OF_USER} kept free allows {free}"
     each = free // nodes
@@ -66,6 +74,16 @@ def share_of(limits: ServerLimits, nodes: int, *, with_inbox: bool) -> Share:
         each = max(0, each - INBOX_CONNECTIONS)
         line += f"; - {INBOX_CONNECTIONS} of the inbox = {each}"
     return Share(each, line, bound, limits.used_by_user)
+
+
+def fit(size: int, share: Share, *, clamp: bool) -> tuple[int, str]:
+    """How many of ``size`` connections to take, and the sentence that tells why; 0: none, and it is to be refused."""
+    if size <= share.connections:
+        return size, f"{share.arithmetic}; --db-pool {size} fits"
+    line = f"{share.arithmetic}; --db-pool {size} is more"
+    if share.connections < 1:
+        return 0, f"{line}, and nothing is left to take"
+    return share.connections if clamp else 0, line
 
 
 def files_for_clients(files_max: int) -> int:
@@ -79,3 +97,8 @@ def share_of_files(files_max: int) -> Share:
     left = max(0, files_max - kept)
     line = f"open-file limit {files_max} - {kept} for clients and all else = {left}"
     return Share(left, line, "the open-file limit (systemd: LimitNOFILE=)")
+
+
+def files_for_share(connections: int) -> int:
+    """The lowest open-file limit that leaves so many connections."""
+    return (connections + FILES_RESERVED - 1) * 4 // 3 + 1

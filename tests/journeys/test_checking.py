@@ -318,7 +318,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
 def test_a_pool_that_is_too_large_for_the_server(check: Callable[..., Program], small: MariaDb) -> None:
     room = lines_of(check("--db-pool", "30", GBOT_DB=small.url))["db connections"]
     assert room["state"] == "ok"
-    assert room["found"] == "max_connections 40 - 0 of others - 10 kept free = 30; --db-pool 30 fits"
+    assert room["found"] == "max_connections 40 - 10 kept for others (0 there now) = 30; --db-pool 30 fits"
     room = lines_of(check("--db-pool", "30", "--db-share", "2", GBOT_DB=small.url))["db connections"]
     assert (room["state"], room["advice"][:13]) == ("fail", "--db-pool 15,")
     assert "/ 2 nodes = 15; --db-pool 30 is more" in room["found"]
@@ -335,7 +335,7 @@ def test_the_inbox_on_the_same_server_has_its_connections_too(check: Callable[..
 def test_sessions_of_others_are_in_the_arithmetic(check: Callable[..., Program], small: MariaDb) -> None:
     with asking(small.url), asking(small.url):
         room = lines_of(check(GBOT_DB=small.url.replace("root@", "late@")))["db connections"]
-    assert room["found"].startswith("max_connections 40 - 2 of others - 10 kept free = 28")
+    assert room["found"].startswith("max_connections 40 - 10 kept for others (2 there now) = 30")
 
 
 def test_a_server_that_soon_hangs_up_is_warned_of(check: Callable[..., Program], small: MariaDb) -> None:

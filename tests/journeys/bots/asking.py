@@ -40,7 +40,7 @@ def nothing_there(ctx: Context) -> None:
 def wait_there(ctx: Context) -> None:
     """Until somebody else gives back the lock that has the name of the database."""
     say("waiting")
-    ctx.db.query("SELECT GET_LOCK(DATABASE(), 600)")
+    ctx.db.query("SELECT GET_LOCK(DATABASE(), 600) + RELEASE_LOCK(DATABASE())")
     say("got it")
 
 
