@@ -128,6 +128,10 @@ def _odd_combinations(config: Config) -> list[str]:
     if config.db is None:
         without = (row for row in SETTINGS.values() if row.name.startswith("db_"))
         odd += [f"{row.key} means nothing without db" for row in without if getattr(config, row.name) != row.default]
+    elif config.db_warm > config.db_pool and config.db_warm != SETTINGS["db_warm"].default:
+        odd.append(f"db-warm is above db-pool: no more than {config.db_pool} connections will be opened")
+    elif 0 < config.handler_timeout <= config.db_wait_timeout:
+        odd.append("db-wait-timeout is not below handler-timeout: a handler's time is over before a connection is free")
     if config.entries_max < config.pool:
         odd.append(f"inbox-max is below pool: no more than {config.entries_max} handlers will run at once")
     if config.inbox_bytes_max < config.body_bytes_max:

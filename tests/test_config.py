@@ -530,6 +530,9 @@ def test_an_empty_secret_is_called_nothing() -> None:
     assert "got nothing" in str(refusal(environ={"GBOT_LINE_CHANNEL_SECRET": ""}))
 
 
+DB = {"GBOT_DB": "mysql://bot@localhost/bot"}
+
+
 @pytest.mark.parametrize(
     ("environ", "word"),
     [
@@ -537,8 +540,15 @@ def test_an_empty_secret_is_called_nothing() -> None:
         ({"GBOT_INBOX_MAX": "10"}, "below pool"),
         ({"GBOT_INBOX_BYTES_MAX": "2000"}, "below body-bytes-max"),
         ({"GBOT_DB_POOL": "200"}, "db-pool means nothing without db"),
+        ({**DB, "GBOT_DB_POOL": "5", "GBOT_DB_WARM": "6"}, "no more than 5 connections will be opened"),
+        ({**DB, "GBOT_HANDLER_TIMEOUT": "5s"}, "db-wait-timeout is not below handler-timeout"),
     ],
 )
 def test_settings_that_make_little_sense_together_are_named(environ: dict[str, str], word: str) -> None:
     _, [warning] = load({}, environ, None)
     assert word in warning
+
+
+@pytest.mark.parametrize("own", [{}, {"GBOT_DB_POOL": "5"}, {"GBOT_DB_WARM": "50"}, {"GBOT_HANDLER_TIMEOUT": "0"}])
+def test_a_database_alone_is_nothing_to_be_told_of(own: dict[str, str]) -> None:
+    assert load({}, DB | own, None)[1] == []
