@@ -1,7 +1,8 @@
 """What the peers on gunicorn's gevent worker share: every message runs in a greenlet of its own.
 
 gunicorn patches the standard library before it loads this. The connections are PyMySQL's in DBUtils' PooledDB, as its
-guide has it: one pool for the module, a connection taken for a query and closed after it, which gives it back.
+guide has it: one pool for the module, a connection taken for a query and closed after it, which gives it back. By
+itself it would ask the server twice more each time, whether it is there and to undo what was left; no other peer does.
 """
 
 import random
@@ -24,6 +25,8 @@ if SCENARIO == 3:
         maxcached=DB_POOL,
         maxconnections=DB_POOL,
         blocking=True,
+        ping=0,
+        reset=False,
         # PyMySQL makes an SSL context for every connection, 30 ms each, even where the server has no TLS.
         ssl_disabled=True,
         **database(),
