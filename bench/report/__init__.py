@@ -5,7 +5,9 @@
     findings    what stands out, in words
     terminal    the tables as plain text
     drawing     which plots there are, their files and what they say in words; canvas draws them
+    inlined     a plot as a part of the page
     page        report.html, made with markup and page.css
+    palette     the colours of all that is drawn
 
 ``bench/run.py`` calls it at its end; ``python bench/report report.json --to DIR`` draws an old report anew. Only the
 drawing needs matplotlib: the tables of the terminal are there without it.
@@ -19,9 +21,9 @@ from measuring import Unavailable, write_json
 
 from report.page import page_of
 from report.reading import VERSION, ReportError, cleaned, read
-from report.terminal import terminal_table
+from report.terminal import terminal_table, terminal_width
 
-__all__ = ["VERSION", "ReportError", "require_matplotlib", "terminal_table", "write_report"]
+__all__ = ["VERSION", "ReportError", "require_matplotlib", "terminal_table", "terminal_width", "write_report"]
 
 
 def require_matplotlib() -> None:

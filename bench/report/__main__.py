@@ -12,12 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where the scr
 
 from measuring import Unavailable, say
 
-from report import ReportError, terminal_table, write_report
+from report import ReportError, terminal_table, terminal_width, write_report
+
+PROGRAM = "python bench/report"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python bench/report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("report", type=Path, metavar="report.json", help="what bench/run.py has written")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="write report.html and plots/ into it")
@@ -26,8 +28,9 @@ def main() -> None:
         report = json.loads(given.report.read_text(encoding="utf-8"))
         written = write_report(report, given.to)
     except (OSError, ValueError, ReportError, Unavailable) as error:
-        raise SystemExit(str(error) if isinstance(error, OSError) else f"{given.report}: {error}") from error
-    print(terminal_table(report))
+        reason = str(error) if isinstance(error, OSError) else f"{given.report}: {error}"
+        raise SystemExit(f"{PROGRAM}: {reason}") from error
+    print(terminal_table(report, terminal_width()))
     say(f"written: {written}")
 
 

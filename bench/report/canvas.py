@@ -1,9 +1,8 @@
 """Bars and curves, drawn. The one module of the benchmarks that knows matplotlib.
 
-A subject has the same colour and dashes on every plot: the colours are Okabe and Ito's, which colour-blind people tell
-apart, without yellow, which vanishes on white. gbot's line is solid, thicker and on top. The plots are small with
-letters of normal size, so that they can be read when a telephone shows them at its own width, and white: the page puts
-them on white cards in the dark too.
+A subject has the same colour and dashes on every plot; gbot's line is solid, thicker and on top. The plots are small
+with letters of normal size, so that they can be read when a telephone shows them at its own width. As files they are
+white; what becomes of their colours on the page is told by inlined.py.
 """
 
 import contextlib
@@ -18,19 +17,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from report.measures import three_digits
+from report.palette import colours_of, light
 from report.reading import GBOT
 
 Drawn = Figure
 Points = Sequence[tuple[float, float]]  # not-a-number where nothing was measured: the line has a gap there
 
-WIDTH_INCHES, HEIGHT_INCHES = 4.6, 3.1
+WIDTH_INCHES, HEIGHT_INCHES, BARS_HEIGHT_MAX_INCHES = 4.6, 3.1, 3.8
 BAR_INCHES, AROUND_BARS_INCHES = (0.47, 0.25), 0.75  # as thick as that, and thinner where there are many
 PNG_DOTS_PER_INCH = 200
+COLUMN_POINTS = 48
 LEGEND_COLUMNS_MAX, LEGEND_ROW_INCHES = 3, 0.2
 LEGEND: dict[str, Any] = {"frameon": False, "handlelength": 2.6, "columnspacing": 1.4}
-INK, FAINT = "#1f2933", "#d5dae0"
-GBOT_COLOUR = "#0072B2"
-COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK, QUIET, FAINT = light("ink"), light("quiet"), light("line")
 DASHES = ((0, (6, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1.2)))
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -39,15 +38,19 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a name is never a formula
     "figure.titlesize": 10.5,
     "figure.titleweight": "bold",
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": QUIET,
+    "axes.spines.left": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "grid.color": FAINT,
     "grid.linewidth": 0.7,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "xtick.color": FAINT,
+    "xtick.labelcolor": QUIET,
+    "ytick.labelcolor": QUIET,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "gbot",  # the same report gives the same files
 }
@@ -58,12 +61,12 @@ class Pens:
 
     def __init__(self, subjects: Sequence[str]) -> None:
         others = [subject for subject in subjects if subject != GBOT]
-        self.colours = {GBOT: GBOT_COLOUR} | {one: COLOURS[at % len(COLOURS)] for at, one in enumerate(others)}
+        self.colours = colours_of(subjects)
         self._dashes = {one: DASHES[at % len(DASHES)] for at, one in enumerate(others)}
 
     def line(self, subject: str) -> dict[str, Any]:
         if subject == GBOT:
-            return {"color": GBOT_COLOUR, "linewidth": 3.0, "zorder": 3}
+            return {"color": self.colours[GBOT], "linewidth": 3.0, "zorder": 3}
         return {"color": self.colours[subject], "linestyle": self._dashes[subject], "linewidth": 1.6, "zorder": 2}
 
 
@@ -77,25 +80,30 @@ def style() -> Iterator[None]:
 
 
 def bars(title: str, values: Mapping[str, float], pens: Pens, asked: float | None) -> Figure:
-    """A bar for each subject, the first one on top, with its figure written to it; a dashed line at what was asked."""
+    """A bar for each subject, the first one on top, a dashed line at what was asked, and the figures in a column of
+    their own to the right of both."""
     thick, thin = (AROUND_BARS_INCHES + inches * len(values) for inches in BAR_INCHES)
-    height = max(thin, min(thick, HEIGHT_INCHES))
+    height = max(thin, min(thick, BARS_HEIGHT_MAX_INCHES))
     figure, axes = titled(title, height)
-    drawn = axes.barh(list(values), list(values.values()), color=[pens.colours[one] for one in values], height=0.7)
-    on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    axes.bar_label(drawn, [three_digits(value) for value in values.values()], padding=5, bbox=on_white)
+    axes.barh(list(values), list(values.values()), color=[pens.colours[one] for one in values], height=0.7)
     axes.invert_yaxis()
-    axes.margins(x=0.16)
-    axes.set_xlim(left=0)
-    axes.xaxis.set_visible(False)
+    axes.set_xlim(0, 1.02 * max(*values.values(), asked or 0) or 1)
+    axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", labelcolor=INK)
+    for at, value in enumerate(values.values()):
+        write_right_of(axes, at, three_digits(value))
     if asked:
         axes.axvline(asked, color=INK, linestyle=(0, (4, 2)), linewidth=1.2)
         axes.set_xlabel(f"dashed: {asked:,.0f} events/s asked for")
-        axes.xaxis.set_visible(True)
-        axes.set_xticks([])
     return figure
+
+
+def write_right_of(axes: Axes, row: int, text: str) -> None:
+    """In a column, for which constrained layout keeps room."""
+    offset = (COLUMN_POINTS, 0)
+    how: dict[str, Any] = {"horizontalalignment": "right", "verticalalignment": "center", "annotation_clip": False}
+    axes.annotate(text, (1, row), offset, ("axes fraction", "data"), "offset points", **how)
 
 
 def curves(title: str, lines: Mapping[str, Points], pens: Pens, *, logarithmic: bool) -> Figure:
@@ -108,6 +116,7 @@ def curves(title: str, lines: Mapping[str, Points], pens: Pens, *, logarithmic: 
     if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter("")
+        axes.set_ylabel("logarithmic")
     else:
         highest = max(value for points in lines.values() for _, value in points if not math.isnan(value))
         axes.set_ylim(0, 1.08 * highest or 1)

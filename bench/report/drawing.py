@@ -8,42 +8,58 @@ from pathlib import Path
 
 from report import canvas
 from report.canvas import Pens, Points
-from report.findings import known
+from report.findings import known, listed
 from report.measures import COMPLETED, CPU, Measure, three_digits
 from report.reading import Number, Report, Run, Sample
 
 LOGARITHMIC_FROM = 30.0  # highest by lowest value: on a linear scale the lowest could not be told from zero
-CSS_PIXELS_PER_INCH = 96
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn plot. `kind` is bars or curves; `alt` says in words what it shows."""
+    """A drawn plot. `kind` is bars or curves; `name` is that of its files, `alt` says in words what it shows, and
+    `about` how to read it."""
 
     kind: str
+    name: str
+    title: str
     alt: str
+    about: str
     svg: bytes
-    width_px: int
-    height_px: int
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Something that the samples tell over time."""
+    """Something that the samples tell over time. `unasked` is said of those of whom it is not known although the
+    others tell it, where as much was sent as was answered."""
 
     name: str
     title: str
     value: Callable[[Sample], Number]
+    about: str = ""
+    unasked: str = ""
     may_be_logarithmic: bool = False
 
 
 CURVES = (
-    Curve("latency", "longest acknowledgement, ms", lambda sample: sample.ack_ms, may_be_logarithmic=True),
+    Curve(
+        "latency",
+        "longest acknowledgement, ms",
+        lambda sample: sample.ack_ms,
+        "of a probe, which delivers one event ten times a second beside the load; the table has those of the load",
+        may_be_logarithmic=True,
+    ),
     Curve("events", "events completed per second", lambda sample: sample.events_per_s),
-    Curve("greenlets", "greenlets, tasks or goroutines", lambda sample: sample.greenlets),
-    Curve("cpu", "CPU, % of one core", lambda sample: sample.cpu_percent),
-    Curve("memory", "memory (RSS), MB", lambda sample: sample.rss_mb),
-    Curve("connections", "database connections", lambda sample: sample.db_connections),
+    Curve(
+        "greenlets",
+        "greenlets, tasks or goroutines",
+        lambda sample: sample.greenlets,
+        "of gbot, all that its sampler counts; of another server, the handlers that run",
+        "they would have to be asked, and with as much load as they take they answer too late",
+    ),
+    Curve("cpu", "CPU, % of one core", lambda sample: sample.cpu_percent, "of all processes of a server"),
+    Curve("memory", "memory (RSS), MiB", lambda sample: sample.rss_mb, "of all processes of a server"),
+    Curve("connections", "database connections", lambda sample: sample.db_connections, "as the database counts them"),
 )
 BARS = {"events-bars": COMPLETED, "cpu-bars": CPU}
 
@@ -65,21 +81,23 @@ def draw_scenario(scenario: str, runs: Mapping[str, Run], pens: Pens, directory:
         if values := known({subject: measure.value(run) for subject, run in runs.items()}):
             asked = asked_of_all(runs) if measure is COMPLETED else None
             figure = canvas.bars(f"Scenario {scenario}: {measure.name}", values, pens, asked)
-            yield save("bars", figure, directory / f"scenario-{scenario}-{name}", bars_alt(scenario, measure, values))
+            path = directory / f"scenario-{scenario}-{name}"
+            yield Plot("bars", path.name, measure.name, bars_alt(scenario, measure, values), "", save(figure, path))
     for curve in CURVES:
         if lines := lines_of(curve, runs):
-            figure = canvas.curves(f"Scenario {scenario}: {curve.title}", lines, pens, logarithmic=wide(curve, lines))
+            logarithmic = wide(curve, lines)
+            figure = canvas.curves(f"Scenario {scenario}: {curve.title}", lines, pens, logarithmic=logarithmic)
             path = directory / f"scenario-{scenario}-{curve.name}"
-            yield save("curves", figure, path, curve_alt(scenario, curve, lines))
+            alt, about = curve_alt(scenario, curve, lines), about_curve(curve, lines, runs)
+            yield Plot("curves", path.name, curve.title, alt, about, save(figure, path))
 
 
-def save(kind: str, figure: canvas.Drawn, path: Path, alt: str) -> Plot:
-    """Writes path.svg and path.png."""
+def save(figure: canvas.Drawn, path: Path) -> bytes:
+    """Writes path.svg and path.png; returns the SVG."""
     svg = canvas.svg(figure)
     path.with_suffix(".svg").write_bytes(svg)
     path.with_suffix(".png").write_bytes(canvas.png(figure))
-    width, height = (round(inches * CSS_PIXELS_PER_INCH) for inches in figure.get_size_inches())
-    return Plot(kind, alt, svg, width, height)
+    return svg
 
 
 def asked_of_all(runs: Mapping[str, Run]) -> float | None:
@@ -118,6 +136,16 @@ def bars_alt(scenario: str, measure: Measure, bars: Mapping[str, float]) -> str:
 def curve_alt(scenario: str, curve: Curve, lines: Mapping[str, Points]) -> str:
     told = "; ".join(f"{subject} {spread(values(points))}" for subject, points in lines.items())
     return f"Lines over time, scenario {scenario}, {curve.title}: {told}."
+
+
+def about_curve(curve: Curve, lines: Mapping[str, Points], runs: Mapping[str, Run]) -> str:
+    """How to read it, and whose line is missing."""
+    missing = [subject for subject in runs if subject not in lines]
+    if not missing:
+        return curve.about
+    saturated = all(runs[subject].asked_events_per_s is None for subject in missing)
+    why = f": {curve.unasked}" if curve.unasked and saturated else ""
+    return "; ".join(filter(None, [curve.about, f"not known of {listed(missing)}{why}"]))
 
 
 def spread(found: list[float]) -> str:

@@ -1,17 +1,19 @@
-"""What stands out in a scenario, said in words, whoever comes off well. Pure."""
+"""What stands out in a scenario, said in words, whoever comes off well, and what makes a report worthless. Pure."""
 
+import re
 from collections.abc import Mapping
 
 from measuring import figure
 
 from report.measures import CPU, P99, Measure, three_digits
-from report.reading import GBOT, Number, Run
+from report.reading import GBOT, Number, Report, Run
 
 Runs = Mapping[str, Run]
 
 # A server that keeps up has its last handlers to wait for when the load ends. So much more than the quickest needed
 # is worth a word.
 LATE_S = 5.0
+BUSY = re.compile(r"the machine was (\d+) % busy before the start")  # as a note of a run says it
 
 
 def findings(runs: Runs) -> list[str]:
@@ -89,3 +91,27 @@ def events(count: float) -> str:
 def listed(parts: list[str]) -> str:
     """a, b and c"""
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def disturbed(report: Report) -> str:
+    """What makes its figures worth little, or an empty text."""
+    told = []
+    for name in report.scenarios:
+        found = {who: percent for who, run in report.runs(name).items() if (percent := busy_percent(run)) is not None}
+        if found:
+            told.append(f"scenario {name}: {listed([f'{who} {percent} %' for who, percent in found.items()])}")
+    if not told:
+        return ""
+    return (
+        "The machine was busy with something else: throw this result away, and measure again when it has nothing else "
+        f"to do. So busy it was before the start: {'; '.join(told)}."
+    )
+
+
+def busy_percent(run: Run) -> int | None:
+    return max((int(found[1]) for note in run.notes if (found := BUSY.fullmatch(note))), default=None)
+
+
+def other_notes(runs: Runs) -> list[str]:
+    """The notes of all runs, each with its subject, less what `disturbed` says."""
+    return [f"{who}: {note}" for who, run in runs.items() for note in run.notes if not BUSY.fullmatch(note)]

@@ -1,6 +1,6 @@
 """What is told of a run: its measures, by name, in the order of the tables, and how a figure is written. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from measuring import figure
@@ -45,17 +45,18 @@ def ack(run: Run) -> Ack:
 
 ASKED = Measure("asked/s", "events/s asked for", lambda run: run.asked_events_per_s)
 COMPLETED = Measure("events/s", "events/s completed", lambda run: run.events_per_s)
-SHARE = Measure("of asked", "completed, of what was asked", lambda run: run.share, two_decimals)
+SHARE = Measure("of asked", "completed, of asked", lambda run: run.share, two_decimals)
 P50 = Measure("ack p50 ms", "p50, ms", lambda run: ack(run).p50, three_digits)
 P99 = Measure("ack p99 ms", "p99, ms", lambda run: ack(run).p99, three_digits)
 CPU = Measure("CPU µs/event", "CPU per event, µs", lambda run: run.cpu_us_per_event, three_digits)
-RSS = Measure("RSS MB", "memory (RSS), MB", lambda run: run.rss_mb, three_digits)
-BACKLOG = Measure("backlog", "backlog when the load ended", lambda run: run.backlog)
-LEFT = Measure("left", "left when the drain time was over", lambda run: run.left, wanted_zero=True)
+RSS = Measure("RSS MiB", "memory (RSS), MiB", lambda run: run.rss_mb, three_digits)
+BACKLOG = Measure("backlog", "backlog at the load's end", lambda run: run.backlog)
+LEFT = Measure("left", "left after the drain time", lambda run: run.left, wanted_zero=True)
 FAILED = Measure("failed", "failed", lambda run: run.failed, wanted_zero=True)
-ERRORS = Measure("errors", "requests not answered with success", lambda run: run.errors, wanted_zero=True)
+ERRORS = Measure("errors", "requests without success", lambda run: run.errors, wanted_zero=True)
+CONNECTIONS = Measure("db conns", "database connections", lambda run: run.db_connections_max)
 
-SUMMARY = (ASKED, COMPLETED, SHARE, P50, P99, CPU, RSS, BACKLOG, LEFT, FAILED, ERRORS)
+SUMMARY = (ASKED, COMPLETED, SHARE, P50, P99, CPU, RSS, CONNECTIONS, BACKLOG, LEFT, FAILED, ERRORS)
 
 DETAILS = {
     "Throughput": (
@@ -77,14 +78,18 @@ DETAILS = {
         Measure("completed", "completed", lambda run: run.completed),
         FAILED,
         BACKLOG,
-        Measure("drain s", "time to run the backlog, s", lambda run: run.drain_s, three_digits),
+        Measure("drain s", "drain time, s", lambda run: run.drain_s, three_digits),
         LEFT,
     ),
     "Cost": (
         CPU,
-        Measure("idle RSS MB", "memory (RSS) before the load, MB", lambda run: run.idle_rss_mb, three_digits),
+        Measure("idle RSS MiB", "idle memory (RSS), MiB", lambda run: run.idle_rss_mb, three_digits),
         RSS,
-        Measure("waiting", "handlers waiting at once, median", lambda run: run.waiting_median),
-        Measure("db", "database connections at most", lambda run: run.db_connections_max),
+        Measure("waiting", "waiting handlers, median", lambda run: run.waiting_median),
+        CONNECTIONS,
     ),
 }
+
+
+def any_known(measure: Measure, runs: Mapping[str, Run]) -> bool:
+    return any(measure.value(run) is not None for run in runs.values())

@@ -1,13 +1,15 @@
-"""report.html: one page that holds everything, the plots as data URIs, and needs neither network nor JavaScript."""
+"""report.html: one page that holds everything, the plots too, and needs neither network nor JavaScript."""
 
-import base64
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from report.findings import findings
+from report.findings import disturbed, findings, other_notes
+from report.inlined import inlined
 from report.markup import Markup, element, joined
-from report.measures import DETAILS, SUMMARY, Measure
+from report.measures import DETAILS, SUMMARY, Measure, any_known
+from report.palette import variables
 from report.reading import GBOT, Report, Run
 
 if TYPE_CHECKING:
@@ -18,13 +20,21 @@ TITLE = "gbot bench"
 HOW_TO_READ = (
     "Every subject is a server that takes webhook deliveries, answers each of them and runs each event of it in a task "
     "of its own. Compare figures within this report, which come from one machine and one run; next to those of another "
-    "machine they mean little. The acknowledgement (ack) is the time that a delivery waited for its answer, and an "
-    "event is completed when its handler has ended. The backlog was accepted and not completed when the load ended: "
-    "where handlers wait for two or three seconds, so many seconds of events are in it even if the server keeps up. "
-    "What was left was still not completed when the time to drain was over; it should be 0, like what failed and the "
-    "errors. CPU and memory are those of all processes of a server. Where no rate was asked for, as much was sent as "
-    "was answered. A hyphen stands for what was not measured."
+    "machine they mean little."
 )
+WORDS = {
+    "asked": "How many events per second were sent. Where no rate was asked for, as much was sent as was answered.",
+    "ack": "The acknowledgement: how long a delivery waited for its answer.",
+    "events/s": "Completed ones: those whose handler has ended.",
+    "CPU, RSS": "Processor time and memory of all processes of a server.",
+    "db conns": "Connections that its database had open, at most.",
+    "backlog": "Accepted and not completed when the load ended. Where handlers wait for two or three seconds, so many "
+    "seconds of events are in it even if the server keeps up.",
+    "left": "Still not completed when the time to drain was over. It should be 0, like what failed and the errors.",
+    "-": "Was not measured.",
+}
+NARROW_SUBJECTS = 2  # so few leave room for the plots beside their table
+HINT = "Scroll the table sideways to see all of it."
 
 
 def page_of(report: Report, plots: Mapping[str, Sequence["Plot"]]) -> str:
@@ -34,7 +44,7 @@ def page_of(report: Report, plots: Mapping[str, Sequence["Plot"]]) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", f"{TITLE}, {report.date}" if report.date else TITLE),
-        element("style", Markup(STYLE.read_text(encoding="utf-8"))),
+        element("style", Markup(variables() + STYLE.read_text(encoding="utf-8"))),
     )
     sections = [scenario_section(report, name, plots.get(name, ())) for name in report.scenarios]
     body = element(
@@ -47,13 +57,34 @@ def page_of(report: Report, plots: Mapping[str, Sequence["Plot"]]) -> str:
 
 
 def header(report: Report) -> Markup:
-    facts = {"Measured": report.date, "Command": report.command, "Commit": report.commit, "Machine": machine(report)}
+    known = {
+        "Measured": when(report.date),
+        "Command": report.command,
+        "Commit": report.commit,
+        "Machine": machine(report),
+    }
+    facts = element("dl", *(pair(name, text) for name, text in known.items() if text))
+    words = element("dl", *(pair(name, text) for name, text in WORDS.items()))
     return element(
         "header",
         element("h1", TITLE),
         element("p", f"{counted(len(report.scenarios), 'scenario')}, {counted(len(report.subjects), 'subject')}"),
-        element("dl", *(pair(name, text) for name, text in facts.items() if text)),
+        warning(disturbed(report)),
+        element("div", element("div", facts, element("p", HOW_TO_READ)), words, class_="about"),
     )
+
+
+def warning(text: str) -> Markup:
+    """Before everything else."""
+    return element("p", element("strong", "Not to be relied on. "), text, class_="warning") if text else Markup()
+
+
+def when(date: str | None) -> str | None:
+    """2026-11-22 11:06 UTC, if it can be read as a time."""
+    try:
+        return datetime.datetime.fromisoformat(date or "").astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return date
 
 
 def counted(count: int, noun: str) -> str:
@@ -65,9 +96,9 @@ def pair(name: str, text: str) -> Markup:
 
 
 def machine(report: Report) -> str:
-    """On one line, whatever is known: AMD EPYC, 2 cores, 23.5 GB of memory, Linux 6.18."""
+    """On one line, whatever is known: AMD EPYC, 2 cores, 23.5 GiB of memory, Linux 6.18."""
     known = dict(report.machine or {})
-    words = {"cpu": "{}", "cores": "{} cores", "memory_gb": "{} GB of memory", "kernel": "{}"}
+    words = {"cpu": "{}", "cores": "{} cores", "memory_gb": "{} GiB of memory", "kernel": "{}"}
     parts = [text.format(known.pop(name)) for name, text in words.items() if known.get(name) is not None]
     return ", ".join([*parts, *(f"{name}: {value}" for name, value in known.items() if value is not None)])
 
@@ -78,8 +109,7 @@ def overview(report: Report) -> Markup:
         for name in report.scenarios
     ]
     return joined(
-        element("p", HOW_TO_READ, class_="how"),
-        section("summary", "Summary", summary_table(report)),
+        section("summary", "Summary", hint(len(SUMMARY)), summary_table(report)),
         section("findings", "What stands out", element("div", *stands_out, class_="findings")),
     )
 
@@ -130,10 +160,6 @@ def details_table(name: str, runs: Mapping[str, Run]) -> Markup:
     return scrolling(f"Everything that was measured in scenario {name}", element("thead", heads), *groups)
 
 
-def any_known(measure: Measure, runs: Mapping[str, Run]) -> bool:
-    return any(measure.value(run) is not None for run in runs.values())
-
-
 def details_row(measure: Measure, runs: Mapping[str, Run]) -> Markup:
     return element("tr", element("th", measure.name, scope="row"), *(cell(measure, run) for run in runs.values()))
 
@@ -157,22 +183,37 @@ def scrolling(caption: str, *content: Markup) -> Markup:
 
 def scenario_section(report: Report, name: str, plots: Sequence["Plot"]) -> Markup:
     runs = report.runs(name)
-    content = [element("p", report.scenarios[name].question, class_="question")]
-    if runs:
-        content += [details_table(name, runs), element("div", *map(picture, plots), class_="plots"), notes(runs)]
-    else:
-        content += [element("p", "No subject was measured in this scenario.")]
-    return section(f"scenario-{name}", title(report, name), *content)
+    question = element("p", report.scenarios[name].question, class_="question")
+    if not runs:
+        nothing = element("p", "No subject was measured in this scenario.")
+        return section(f"scenario-{name}", title(report, name), question, nothing)
+    bars, curves = ([plot for plot in plots if plot.kind == kind] for kind in ("bars", "curves"))
+    told = [*map(picture, curves), reading(curves, other_notes(runs))]
+    measured = element(
+        "div",
+        element("div", hint(len(runs)), details_table(name, runs), class_="table"),
+        element("div", *map(picture, bars), class_="plots bars"),
+        element("div", *told, class_="plots curves"),
+        class_="measured narrow" if len(runs) <= NARROW_SUBJECTS else "measured",
+    )
+    return section(f"scenario-{name}", title(report, name), question, measured)
+
+
+def hint(columns: int) -> Markup:
+    """Shown where the table is wider than the window."""
+    return element("p", HINT, class_="hint") if columns > NARROW_SUBJECTS else Markup()
 
 
 def picture(plot: "Plot") -> Markup:
-    source = f"data:image/svg+xml;base64,{base64.b64encode(plot.svg).decode()}"
-    return element("img", src=source, alt=plot.alt, class_=plot.kind, width=plot.width_px, height=plot.height_px)
+    return inlined(plot.svg, plot.name, plot.alt, plot.kind)
 
 
-def notes(runs: Mapping[str, Run]) -> Markup:
-    texts = [f"{subject}: {note}" for subject, run in runs.items() for note in run.notes]
-    return joined(element("h3", "Notes"), bullets(texts)) if texts else Markup()
+def reading(curves: Sequence["Plot"], notes: Sequence[str]) -> Markup:
+    """What is to be known of the plots over time and of single runs."""
+    told = [pair(plot.title, plot.about) for plot in curves if plot.about]
+    parts = [element("div", element("h3", "How to read the curves"), element("dl", *told))] if told else []
+    parts += [element("div", element("h3", "Notes"), bullets(notes))] if notes else []
+    return element("div", *parts, class_="reading") if parts else Markup()
 
 
 # ---- the end

@@ -10,6 +10,7 @@ from waiting import WAIT_S, fitting_rate
 from wrk import WARM_UP_S, Form
 
 GBOT = "gbot"
+GBOT_MYSQL = "gbot-mysql"  # the same with its inbox there
 PEERS = ("fastapi", "flask-gunicorn", "falcon-gunicorn", "fastify", GO)
 MESSAGES = 10  # of each delivery of wrk
 PROBES_PER_S = 10.0  # deliveries of one message, which take the time of their answer
@@ -31,7 +32,7 @@ class Scenario:
     app: str  # gbot's bot for it
     nap_s: tuple[float, float] = (0.0, 0.0)
     asks_database: bool = False
-    subjects: Sequence[str] = (GBOT, *PEERS)
+    subjects: Sequence[str] = (GBOT, *PEERS)  # by their names in the report
 
     @property
     def at_rate(self) -> bool:
@@ -51,7 +52,7 @@ DURABLE = Scenario(
     "a handler that does nothing, and events that are stored before they are acknowledged",
     "What does it cost that 200 means stored? gbot alone: in SQLite, its default, and in MySQL where there is one.",
     NOOP.app,
-    subjects=(GBOT,),
+    subjects=(GBOT, GBOT_MYSQL),
 )
 CALL = Scenario(
     "2",

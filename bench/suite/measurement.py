@@ -206,4 +206,4 @@ class Session:
         if accepted > answered + 2 * self.loader.form.connections * MESSAGES:
             yield f"{accepted} events were run, more than the {answered} that were answered"
         if self.database_spent_s and self.events:
-            yield f"the database spent {self.per_event_us(self.database_spent_s):.0f} us of CPU per event"
+            yield f"the database spent {self.per_event_us(self.database_spent_s):.0f} µs of CPU per event"

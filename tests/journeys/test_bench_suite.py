@@ -181,7 +181,7 @@ def test_sigterm_ends_all_that_was_started(tmp_path: Path, programs: list[Progra
     eventually(lambda: {"wrk", "mariadbd"} <= set(started()), 40)
     all_of = [*started().values(), *psutil.Process(program.pid).children()]
     assert program.stop(signal.SIGTERM) == 1
-    assert "stopped by SIGTERM" in program.stderr
+    assert program.stderr[-1] == "python bench/run.py: stopped by SIGTERM"
     assert [process for process in all_of if process.is_running()] == []
     assert list(tmp_path.iterdir()) == []
 
@@ -190,7 +190,9 @@ def test_sigterm_ends_all_that_was_started(tmp_path: Path, programs: list[Progra
     ("options", "said"),
     [
         (["--scenarios", "3"], "scenario 3 needs a database: --start-mariadb, or --mysql URL"),
-        (["--scenarios", "4"], "expected --scenarios to be among 1, 1d, 2, 3, got 4"),
+        (["--scenarios", "4"], "--scenarios: expected names among 1, 1d, 2, 3, got 4"),
+        (["--only", "gbot-mysql"], "gbot-mysql needs a database: --start-mariadb, or --mysql URL"),
+        (["--only", "fastapi", "--scenarios", "1d"], "fastapi: no part of scenario 1d"),
         (["--only", "echo-floor"], "got echo-floor"),
         (["--rate", "19"], "expected 20 events per second or more, got '19'"),
         (["--host", "example.com"], "expected --host to be listed in deploy/hosts.toml (localhost), got 'example.com'"),
@@ -200,6 +202,24 @@ def test_sigterm_ends_all_that_was_started(tmp_path: Path, programs: list[Progra
 @needs_two_cores
 def test_what_cannot_be_measured_is_refused_at_once(options: list[str], said: str) -> None:
     ran = suite(*options)
-    assert ran.returncode != 0
+    assert ran.returncode == 2
     assert said in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("python bench/run.py: error: ")
     assert ran.stdout == ""
+
+
+@needs_wrk
+@needs_two_cores
+def test_a_subject_is_asked_for_by_its_name_in_the_report(tmp_path: Path, mysql_url: str) -> None:
+    found = measured(tmp_path, "--only", "gbot-mysql", environ={"BENCH_MYSQL_URL": mysql_url})
+    assert {name: list(scenario["runs"]) for name, scenario in found["scenarios"].items()} == {"1d": ["gbot-mysql"]}
+    assert found["skipped"] == {}
+    check_counted(found["scenarios"]["1d"]["runs"]["gbot-mysql"])
+
+
+def test_what_the_machine_lacks_is_told_with_the_name_of_the_program(tmp_path: Path) -> None:
+    """Without wrk: not wrong usage."""
+    path = {"PATH": str(tmp_path)}
+    ran = suite("--only", "gbot", "--scenarios", "1", "--seconds", "1", environ=path)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith("python bench/run.py: ")
