@@ -44,7 +44,9 @@ def run() -> None:
         _fail(error, EXIT_START)
     except click.ClickException as error:
         sentence = " ".join(error.format_message().split()).rstrip(".,")
-        _fail(Exception(f"{sentence}. See gbot --help, or gbot COMMAND --help."), EXIT_SETTING)
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = context.command_path if context is not None else "gbot"
+        _fail(Exception(f"{sentence}. See {command} --help."), EXIT_SETTING)
     except click.Abort:
         sys.exit(EXIT_START)
 

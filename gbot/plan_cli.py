@@ -21,7 +21,7 @@ from gbot.desk_cli import EXIT_NOT_DONE, complain, refuse
 from gbot.errors import ConfigError
 from gbot.kinds import Kind
 from gbot.planning import costs as known_costs
-from gbot.planning import kinds, rds, rds_screens, screens
+from gbot.planning import kinds, rds, rds_screens, verdict
 from gbot.planning.costs import Figures, Measured
 from gbot.planning.plan import DatabaseServer, Load, Node, make_plan
 from gbot.planning.screens import Question
@@ -31,6 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 EXIT_SETTING: Final = 2
 SOURCE: Final = "the command line"
 WIDTH_WITHOUT_TERMINAL: Final = 100
+MICRO: Final = "µ"
 FOR_APP: Final = ("texts", "seconds", "rate")
 DEFAULT_TEXTS: Final = ("hello",)
 DEFAULTS: Final[Mapping[str, float]] = {"queries": 0.0, "query_s": 0.002, "calls": 1.0}
@@ -60,7 +61,10 @@ def _server_options(command: F) -> F:
         help=f"The inbox is in the same server, which takes {INBOX_CONNECTIONS} more of each node.",
     )(command)
     command = _option(
-        "--max-connections", "max_connections", kinds.CONNECTIONS, "What SELECT @@max_connections says there."
+        "--max-connections",
+        "max_connections",
+        kinds.CONNECTIONS,
+        "What SELECT @@max_connections says there; it goes before what the class has by default.",
     )(command)
     command = click.option(
         "--engine", type=click.Choice(list(rds.ENGINES)), default="mysql", show_default=True, help="What runs on it."
@@ -73,8 +77,13 @@ def _server_options(command: F) -> F:
 @click.group(short_help="How many servers, and how many connections.", invoke_without_command=True)
 @_option("--events", "events", kinds.RATE, "Events at the busiest time, such as 2000/s or 600/min.")
 @_option("--latency", "latency_s", kinds.LATENCY, "Mean time that a handler takes, such as 2.5s.")
-@_option("--queries", "queries", kinds.COUNT, "Queries of an event to the database.  [default: 0]")
-@_option("--query-time", "query_s", kinds.QUERY_TIME, "For how long each holds a connection.  [default: 2ms]")
+@_option(
+    "--queries",
+    "queries",
+    kinds.COUNT,
+    "How often an event uses a connection: a query once, a whole transaction once.  [default: 0]",
+)
+@_option("--query-time", "query_s", kinds.QUERY_TIME, "For how long each use holds it.  [default: 2ms]")
 @_option("--calls", "calls", kinds.COUNT, "Replies and pushes of an event.  [default: 1]")
 @_option("--headroom", "headroom", kinds.PERCENT, "How much more than the mean there is room for.", "30%")
 @_option("--cores", "cores", kinds.CORES, "Cores of a node; gbot works on one of them.", "2")
@@ -106,6 +115,9 @@ def plan(context: click.Context, /, **given: Any) -> None:
 
     \b
       gbot plan --events 2000/s --app mybot:bot --event-text hello --event-text "/weather Oslo"
+
+    The exit code is 0 when there is a plan, 1 when the load cannot be carried or nothing could be measured, and 2 when
+    an option is wrong.
     """
     if context.invoked_subcommand is not None:
         return
@@ -114,7 +126,8 @@ def plan(context: click.Context, /, **given: Any) -> None:
         return
     _check_usage(given)
     figures = known_costs.read_figures()
-    server, connections, _ = _server(given)  # first: to measure takes its time, and may be in vain
+    known = rds.classes(rds.read_table())
+    server, origin, _ = _server(given, known)  # first: to measure takes its time, and may be in vain
     measured = _measured(given, figures)
     load, sources = _load(given, measured)
     if measured is None:
@@ -122,12 +135,13 @@ def plan(context: click.Context, /, **given: Any) -> None:
     else:
         costs = known_costs.measured_costs(figures, load, measured)
     node = Node(given["cores"], given["memory_bytes"], given["open_files"])
-    question = Question(load, costs, node, server, given["headroom"], sources, connections)
-    found = make_plan(load, costs, node, server, question.headroom)
+    found = make_plan(load, costs, node, server, given["headroom"])
+    classes = rds.by_size(known, given["engine"])
+    question = Question(load, costs, node, server, given["headroom"], origin, sources, given["app"], measured, classes)
     if given["as_json"]:
-        click.echo(screens.plan_json(question, found))
+        _show(verdict.plan_json(question, found))
     else:
-        click.echo("\n".join(screens.plan_lines(question, found, _width())))
+        _show("\n".join(verdict.plan_lines(question, found, _width())))
     if not found.feasible:
         sys.exit(EXIT_NOT_DONE)
 
@@ -153,10 +167,13 @@ def _measured(given: Mapping[str, Any], figures: Figures) -> Measured | None:
     if path is None:
         return None
     try:
-        return known_costs.from_report(path.read_bytes(), figures, without_queries=given["queries"] == 0)
+        found = known_costs.from_report(path.read_bytes(), figures, without_queries=given["queries"] == 0)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError("--report", "a report of bench/run.py", f"{str(path)!r}: {why}", SOURCE) from None
+    for note in found.notes:
+        complain(f"{found.where}: {note}")
+    return found
 
 
 def _measure(given: Mapping[str, Any], figures: Figures) -> Measured:
@@ -169,12 +186,12 @@ def _measure(given: Mapping[str, Any], figures: Figures) -> Measured:
     except ServeRefused as refused:
         complain(str(refused))
         sys.exit(EXIT_SETTING if refused.code == EXIT_SETTING else EXIT_NOT_DONE)
-    first = f". The first error: {found.error}" if found.error else ""
+    why = f". {found.trouble}" if found.trouble else ""
     if not found.succeeded:
-        refuse(f"none of {found.sent} events succeeded, so there is nothing to plan with{first}")
+        refuse(f"none of {found.sent} events succeeded, so there is nothing to plan with{why}")
     doubts = found.doubts()
     if doubts:
-        complain(f"{'; '.join(doubts)}; the figures may not tell much{first}")
+        complain(f"{'; '.join(doubts)}; the figures may not tell much{why}")
     return found.measured
 
 
@@ -192,42 +209,66 @@ def _load(given: Mapping[str, Any], measured: Measured | None) -> tuple[Load, di
     return Load(events_per_s=given["events"], **values), sources
 
 
-def _server(given: Mapping[str, Any]) -> tuple[DatabaseServer, str, rds.InstanceClass | None]:
+def _server(
+    given: Mapping[str, Any], known: dict[str, rds.InstanceClass]
+) -> tuple[DatabaseServer, rds.Origin, rds.InstanceClass | None]:
     """The database server, where its number of connections is from, and its class. Raises ConfigError."""
     name, engine, connections = given["instance_class"], given["engine"], given["max_connections"]
-    source, one = "", None
-    if name is not None:
-        one, limit = rds.find(rds.classes(rds.read_table()), name, engine)
-        if connections is None:
-            connections = limit.expected
-            source = f" to count on with {name}" if limit.formula else f" by default on {name}"
-    return DatabaseServer(connections, given["has_inbox"]), source, one
+    is_given = connections is not None
+    if name is None:
+        return DatabaseServer(connections, given["has_inbox"]), rds.Origin(engine, is_given=is_given), None
+    one, limit = rds.find(known, name, engine)
+    origin = rds.Origin(engine, name, is_given, limit.formula is not None)
+    return DatabaseServer(connections if is_given else limit.expected, given["has_inbox"]), origin, one
 
 
 @plan.command(short_help="How many connections a database server has for each node.")
 @_server_options
 @_option("--nodes", "nodes", kinds.NODES, "How many nodes share the server.", "1")
-@click.option("--json", "as_json", is_flag=True, help="JSON, for programs: an object, or a list of all classes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def db(nodes: int, as_json: bool, **given: Any) -> None:
     """How many connections has a database server for each node? That is what --db-pool can be there.
 
     Without --instance-class, all classes of RDS and Aurora are listed. A server says less of itself than the formula
-    gives for its memory; --max-connections takes what yours says.
+    gives for its memory; --max-connections takes what yours says. The exit code is 1 when nothing is left for a node.
     """
-    server, source, one = _server(given)
     table, engine = rds.read_table(), given["engine"]
+    known = rds.classes(table)
+    server, origin, one = _server(given, known)
+    if one is None and server.max_connections is None:
+        _show_classes(table, known, engine, server.has_inbox, nodes, as_json)
+        return
+    told = rds_screens.share_json(server, nodes)
+    lines = rds_screens.share_lines(server, origin, nodes, rds.by_size(known, engine), _width())
     if one is not None:
-        told: Any = rds_screens.class_json(one, engine, server, nodes)
-        lines = rds_screens.class_lines(one, engine, server, source, nodes, table.date, _width())
-    elif server.max_connections is not None:
-        told = rds_screens.share_json(server, nodes)
-        lines = rds_screens.share_lines(server, source, nodes, _width())
-    else:
-        known = [each for each in rds.classes(table).values() if engine in each.limits]
-        servers = [DatabaseServer(each.limits[engine].expected, server.has_inbox) for each in known]
-        told = [rds_screens.class_json(each, engine, its, nodes) for each, its in zip(known, servers, strict=True)]
-        lines = rds_screens.table_lines(table, known, engine, nodes, server.has_inbox)
-    click.echo(json.dumps(told) if as_json else "\n".join(lines))
+        told = rds_screens.source_json(table) | rds_screens.class_json(one, engine, server, nodes)
+        lines = [*rds_screens.class_lines(one, engine, table.date, _width()), *lines]
+    _show(json.dumps(told) if as_json else "\n".join(lines))
+    if not told["db_pool"]:
+        sys.exit(EXIT_NOT_DONE)
+
+
+def _show_classes(
+    table: rds.Table, known: Mapping[str, rds.InstanceClass], engine: str, has_inbox: bool, nodes: int, as_json: bool
+) -> None:
+    """All classes of an engine."""
+    its = [one for one in known.values() if engine in one.limits]
+    if not as_json:
+        _show("\n".join(rds_screens.table_lines(table, its, engine, nodes, has_inbox)))
+        return
+    servers = [DatabaseServer(one.limits[engine].expected, has_inbox) for one in its]
+    told = [rds_screens.class_json(one, engine, server, nodes) for one, server in zip(its, servers, strict=True)]
+    _show(json.dumps(rds_screens.source_json(table) | {"classes": told}))
+
+
+def _show(text: str) -> None:
+    """On standard output, whatever its encoding is."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        MICRO.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace(MICRO, "u")
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _width() -> int:

@@ -61,7 +61,7 @@ PURE |= {
     "gbot.checks.finding",
     "gbot.checks.clock",
 }
-PURE |= {f"gbot.planning.{name}" for name in ("plan", "finding", "kinds", "screens", "rds_screens")}
+PURE |= {f"gbot.planning.{name}" for name in ("plan", "finding", "kinds", "screens", "rds_screens", "words", "verdict")}
 SIMULATOR_RIM = {f"gbot.simulator.{name}" for name in ("server", "postman", "play", "stage")}
 IMPURE = {"gevent", "falcon", "socket", "requests", "ssl", "subprocess", "threading", "asyncio", "selectors"}
 # Contracts that rest beside their implementations.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gbot.kinds import Kind
 from gbot.planning import kinds
-from tests.journeys.processes import Program, gbot
+from tests.journeys.processes import DEADLINE_S, Program, clean_environ, gbot
 
 OLD_CASE = ("--events", "2000/s", "--latency", "2.5s", "--queries", "1")
 
@@ -40,8 +42,10 @@ def refused(program: Program) -> str:
 def test_the_old_case_from_the_help() -> None:
     text = sentences(plan(*OLD_CASE, "--instance-class", "db.r3.2xlarge"))
     assert "2,000/s x 2.5 s = 5,000 at once" in text
-    assert "4,921 to count on with db.r3.2xlarge - 10 kept for people and tools" in text
-    assert text.endswith("Start each with: gbot serve APP --pool 6500 --db-pool 10")
+    assert "max_connections 4,921 (to count on with db.r3.2xlarge) - 10 kept for others = 4,911: enough" in text
+    assert "Start it with: gbot serve APP --pool 6500 --db-pool 10 With one more" in text
+    assert text.endswith("gbot serve APP --pool 6500 --db-pool 10 --db-share 2")
+    assert " µs " in text
 
 
 def test_without_anything_it_says_what_it_does() -> None:
@@ -60,7 +64,7 @@ def test_one_s_own_numbers_go_before_the_usual_ones() -> None:
         "query_s": 0.02,
         "calls": 0.0,
     }
-    assert (told["totals"]["pool"], told["totals"]["db_pool"], told["db_share"]) == (5000, 40, 90)
+    assert (told["totals"]["pool"], told["totals"]["db_pool"], told["database"]["allowed"]) == (5000, 40, 90)
     assert (told["nodes"], told["feasible"], told["bound"]) == (1, True, "database connections")
 
 
@@ -75,18 +79,34 @@ def test_small_nodes_are_many() -> None:
 def test_a_database_that_is_too_small_is_exit_code_1() -> None:
     program = plan(*OLD_CASE, "--query-time", "2s", "--instance-class", "db.t3.medium", "--engine", "aurora-mysql")
     text = sentences(program, 1)
-    assert "90 by default on db.t3.medium" in text
+    assert "max_connections 90 (by default on db.t3.medium)" in text
     assert "too few connections" in text
+    assert "max_connections 5,210 would do; by default db.r8g.12xlarge is the smallest class of Aurora MySQL" in text
+
+
+def test_units_that_are_clear_need_not_be_written() -> None:
+    text = sentences(plan("--events", "2000", "--headroom", "20", "--latency", "2.5", "--memory", "2GiB"))
+    assert "2,000/s x 2.5 s = 5,000 at once; with 20 % headroom 6,000" in text
+    assert "of 2 GiB: 1 node" in text
+
+
+@pytest.mark.parametrize(("encoding", "unit"), [("ascii", "us"), ("utf-8", "µs"), ("latin-1", "µs")])
+def test_a_terminal_without_the_micro_sign_gets_an_u(encoding: str, unit: str) -> None:
+    command = [sys.executable, "-m", "gbot", "plan", *OLD_CASE]
+    environ = clean_environ({"PYTHONIOENCODING": encoding})
+    told = subprocess.run(command, env=environ, capture_output=True, check=True, timeout=DEADLINE_S)
+    assert f"40.3 {unit} to take" in told.stdout.decode(encoding)
 
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (("--latency", "2s"), "--events 2000/s"),
+        (("--latency", "2s"), "--events 2000/s. See gbot plan --help."),
         (
-            ("--events", "2000"),
-            "--events: expected a rate such as 500/s or 3000/min, got '2000' (from the command line)",
+            ("--events", "many"),
+            "--events: expected a rate such as 500/s or 3000/min; a number alone is per second, got 'many' (from the",
         ),
+        (("--events", "5/s", "--latency", "1", "--instance-class", "db.serverless"), "give --max-connections N"),
         (("--events", "2/s, 5 at once"), "--events: expected a rate"),
         (("--events", "5/s"), "--latency 2.5s, or measure it with --app"),
         (("--events", "5/s", "--latency", "long"), "--latency: expected a number of seconds"),
@@ -114,10 +134,16 @@ def test_a_report_of_the_benchmarks_is_taken(tmp_path: Path) -> None:
     path.write_text(json.dumps({"gbot_report": 1, "scenarios": {"3": {"runs": runs}}}))
     text = sentences(plan("--events", "1000/s", "--report", str(path), "--calls", "0"))
     assert "1,000/s x 2.5 s (scenario 3 of the report) = 2,500 at once" in text
-    assert "an event: 120 us (scenario 3 of the report) + 10.6 us to store it in SQLite = 131 us 1,000/s" in text
-    assert "1 query (scenario 3 of the report) x 2 ms (default)" in text
-    path.write_text("{}")
-    assert "no report of bench/run.py" in refused(plan("--events", "1000/s", "--report", str(path)))
+    assert "an event: 120 µs (scenario 3 of the report) + 10.6 µs to store it in SQLite = 131 µs 1,000/s" in text
+    assert "1 use of a connection (scenario 3 of the report) x 2 ms (default)" in text
+    runs["gbot"]["notes"] = ["the machine was 97 % busy before the start"]
+    path.write_text(json.dumps({"gbot_report": 1, "scenarios": {"3": {"runs": runs}}}))
+    doubtful = plan("--events", "1000/s", "--report", str(path))
+    assert doubtful.stderr == ["gbot: scenario 3 of the report: the machine was 97 % busy before the start"]
+    path.write_text("from gbot import Bot")
+    line = refused(plan("--events", "1000/s", "--report", str(path)))
+    assert "--report: expected a report of bench/run.py, got " in line
+    assert line.endswith("report.json': that is none (from the command line)")
 
 
 # ---- how many connections
@@ -133,9 +159,26 @@ def test_one_class_and_the_share_of_each_node() -> None:
 def test_what_the_server_itself_says_goes_before_the_table() -> None:
     program = plan("db", "--instance-class", "db.r3.2xlarge", "--nodes", "4", "--max-connections", "5100", "--json")
     told = json.loads(sentences(program))
-    assert (told["name"], told["max_connections"], told["db_pool_per_node"]) == ("db.r3.2xlarge", 5100, 1272)
+    assert (told["name"], told["max_connections"], told["db_pool"], told["db_share"]) == (
+        "db.r3.2xlarge",
+        5100,
+        1272,
+        4,
+    )
+    assert told["source"]["date"].startswith("20")
+    assert len(told["source"]["pages"]) == 4
+    both = plan("db", "--instance-class", "db.r3.2xlarge", "--nodes", "4", "--max-connections", "5100")
+    assert "max_connections 5,100 (given, which goes before db.r3.2xlarge) - 10 kept" in sentences(both)
     alone = plan("db", "--nodes", "4", "--max-connections", "5100", "--shared-inbox")
-    assert "(5,100 - 10 kept for people and tools) / 4 nodes - 2 for its inbox = 1,270 for each" in sentences(alone)
+    text = sentences(alone)
+    assert "max_connections 5,100 - 10 kept for others = 5,090; / 4 nodes = 1,272; - 2 of the inbox = 1,270" in text
+
+
+def test_nothing_left_for_a_node_is_exit_code_1() -> None:
+    arguments = ("db", "--nodes", "4", "--max-connections", "13")
+    assert "Too few: nothing is left for a node. max_connections 14 would do" in sentences(plan(*arguments), 1)
+    assert json.loads(sentences(plan(*arguments, "--json"), 1))["db_pool"] == 0
+    assert "--db-pool 1 --db-share 4" in sentences(plan("db", "--nodes", "4", "--max-connections", "14"))
 
 
 def test_all_classes_are_listed() -> None:
@@ -144,8 +187,9 @@ def test_all_classes_are_listed() -> None:
     assert "db.r8g.48xlarge" in text
     assert "https://docs.aws.amazon.com/" in text
     told = json.loads(sentences(plan("db", "--engine", "aurora-mysql", "--json")))
-    assert {one["engine"] for one in told} == {"aurora-mysql"}
-    assert {one["name"]: one["max_connections"] for one in told}["db.r6g.large"] == 1000
+    assert told["source"]["date"].startswith("20")
+    assert {one["engine"] for one in told["classes"]} == {"aurora-mysql"}
+    assert {one["name"]: one["max_connections"] for one in told["classes"]}["db.r6g.large"] == 1000
 
 
 def test_a_class_that_is_none_is_refused_with_those_that_are_near() -> None:
@@ -165,7 +209,12 @@ def test_a_class_that_is_none_is_refused_with_those_that_are_near() -> None:
         (kinds.SIZE, "4096", 4096),
         (kinds.RATE, "600/min", 10.0),
         (kinds.RATE, "2000/s", 2000.0),
+        (kinds.RATE, "2000", 2000.0),
+        (kinds.MEASURED_RATE, "50", 50.0),
         (kinds.PERCENT, "30%", 0.3),
+        (kinds.PERCENT, "0.5 %", 0.005),
+        (kinds.PERCENT, "30", 0.3),
+        (kinds.PERCENT, "0", 0.0),
         (kinds.COUNT, "0.5", 0.5),
     ],
 )
@@ -180,7 +229,11 @@ def test_units_are_understood(kind: Kind, text: str, value: float) -> None:
         (kinds.SIZE, "-2GiB"),
         (kinds.RATE, "1 at once"),
         (kinds.RATE, "10/s, 100ms apart"),
+        (kinds.RATE, "0"),
+        (kinds.RATE, ""),
         (kinds.PERCENT, "1001%"),
+        (kinds.PERCENT, "1001"),
+        (kinds.PERCENT, "0.3"),
         (kinds.COUNT, "1e3"),
         (kinds.COUNT, "1001"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import msgspec
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from gbot.planning.costs import read_figures
 from gbot.planning.finding import SAMPLE_S, Finding, Sample, finding
-from gbot.planning.measure import child_environ, due_s
+from gbot.planning.measure import Journal, child_environ, due_s
 
 FIGURES = read_figures()
 MB = 2**20
@@ -28,8 +29,8 @@ def sample(at_s: float, **fields: float) -> Sample:
 WORKING = [sample(2 + number / 100, running=1) for number in range(1, 5)]  # handlers seen at work, for 40 ms
 
 
-def found(*samples: Sample, asked: int = 100, sent: int = 100, error: str = "") -> Finding:
-    return finding(REST, [REST[-1], *samples], asked, sent, error, FIGURES)
+def found(*samples: Sample, asked: int = 100, sent: int = 100, trouble: str = "") -> Finding:
+    return finding(REST, [REST[-1], *samples], asked, sent, 20.0, trouble, FIGURES)
 
 
 def test_the_time_that_handlers_ran_is_shared_by_the_events() -> None:
@@ -37,6 +38,15 @@ def test_the_time_that_handlers_ran_is_shared_by_the_events() -> None:
     one = found(*steady, sample(12.5, events_finished=101))
     assert one.measured.latency_s == pytest.approx(30 * 10 / 100)
     assert (one.ended, one.succeeded, one.running_max) == (100, 100, 30)
+
+
+def test_a_handler_is_no_shorter_than_it_holds_connections() -> None:
+    end = sample(12, events_finished=101, db_uses=100, db_held_s=0.3)
+    one = found(end)
+    assert (one.measured.latency_s, one.measured.is_held) == (pytest.approx(0.003), True)
+    assert one.doubts() == []  # that few were seen at work is as it should be
+    seen = found(*[sample(2 + second / 2, running=30, events_finished=1) for second in range(1, 21)], end).measured
+    assert (seen.latency_s, seen.is_held) == (pytest.approx(3), False)
 
 
 def test_cpu_is_without_what_is_used_at_rest() -> None:
@@ -58,17 +68,17 @@ def test_queries_are_counted_with_the_time_that_they_hold_a_connection() -> None
 def test_memory_is_told_at_the_moment_when_most_are_waiting() -> None:
     fullest = sample(5, running=1000, rss_bytes=50 * MB + 1000 * 12 * 1024)
     one = found(fullest, sample(12, events_finished=1001, rss_bytes=90 * MB)).measured
-    assert (one.waiting_kb, one.base_mb) == (12, 50)
+    assert (one.waiting_bytes, one.base_bytes) == (12 * 1024, 50 * MB)
     few = found(sample(5, running=10, rss_bytes=60 * MB), sample(12, events_finished=101)).measured
-    assert few.waiting_kb is None
+    assert few.waiting_bytes is None
 
 
 def test_what_went_wrong_is_told() -> None:
     end = sample(
         12, events_finished=91, events_failed=12, events_put_off=3, events_unhandled=4, events_held=5, events_dead=12
     )
-    one = found(*WORKING, end, asked=120, error="ValueError: the author's mistake")
-    assert one.succeeded == 90 - 12 - 3
+    one = found(*WORKING, end, asked=120, trouble="The first error: ValueError")
+    assert (one.succeeded, one.trouble) == (90 - 12 - 3, "The first error: ValueError")
     assert one.doubts() == [
         "12 of 90 events failed",
         "3 of 90 events were put off, as what they need is away or busy",
@@ -107,6 +117,43 @@ def test_the_sampler_sees_events_at_every_stage(rate: float) -> None:
     period_s = min(10.0, rate) / rate
     stages = sorted({due_s(number, rate) % min(SAMPLE_S, period_s) / period_s for number in range(2000)})
     assert max(after - before for before, after in pairwise(stages)) < 0.05
+
+
+def journal(*lines: dict[str, str]) -> Journal:
+    """What a child has said in these lines of its log."""
+    one = Journal()
+    for line in lines:
+        one.take(json.dumps(line).encode() + b"\n")
+    return one
+
+
+AWAY = {"level": "warning", "logger": "gbot.database.growth", "message": "No connection to mysql://bot@db/bot: refused"}
+
+
+def test_the_first_error_is_told_with_or_without_a_traceback() -> None:
+    failed = {
+        "level": "error",
+        "message": "a handler failed",
+        "error": "Traceback …\nValueError: the author's mistake\n",
+    }
+    mistaken = {"level": "error", "message": "plain event 2: error 1146 (NO_SUCH_TABLE); it is dead"}
+    assert journal(AWAY, failed, mistaken).trouble(put_off=True) == "The first error: ValueError: the author's mistake"
+    assert journal(mistaken, failed).trouble(put_off=False) == f"The first error: {mistaken['message']}"
+
+
+def test_why_events_are_put_off_is_told_without_an_error() -> None:
+    other = AWAY | {"logger": "gbot", "message": "GBOT_X is no setting"}
+    still = AWAY | {"message": "Still no connection"}
+    assert journal(AWAY, still, other).trouble(put_off=True) == "The server says: Still no connection"
+    assert journal(AWAY).trouble(put_off=False) == ""
+    assert journal(other).trouble(put_off=True) == ""
+
+
+def test_what_is_said_outside_of_the_log_is_kept() -> None:
+    one = journal({"message": "Taking plain deliveries at http://127.0.0.1:8080/callback"})
+    one.take(b"gbot: APP: expected a gbot.Bot\n")
+    one.take(b"\n")
+    assert (one.said, one.address) == ("gbot: APP: expected a gbot.Bot", ("http", 8080))
 
 
 def test_a_child_knows_nothing_that_another_platform_would_need() -> None:

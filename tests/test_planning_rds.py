@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
 from gbot.errors import ConfigError
-from gbot.planning import rds, rds_screens
+from gbot.planning import rds, rds_screens, words
 from gbot.planning.plan import DatabaseServer
-from gbot.planning.rds import ENGINES, GIB, Formula
+from gbot.planning.rds import ENGINES, GIB, Formula, Origin
 
 TABLE = rds.read_table()
 KNOWN = rds.classes(TABLE)
@@ -106,25 +107,81 @@ def test_an_engine_that_a_class_has_not_is_refused() -> None:
         rds.find(KNOWN, "db.m6g.large", "aurora-mysql")
 
 
+def test_a_class_without_a_size_is_refused_with_what_to_give() -> None:
+    with pytest.raises(ConfigError, match=r"up to its capacity: give --max-connections N, got 'db.serverless'"):
+        rds.find(KNOWN, "db.serverless", "aurora-mysql")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_classes_to_choose_from_are_ordered_by_size(engine: str) -> None:
+    chosen = rds.by_size(KNOWN, engine)
+    assert chosen
+    assert all(KNOWN[name].limits[engine].expected == connections for name, connections in chosen.items())
+    assert not [name for name in chosen if KNOWN[name].deprecated or name.startswith("db.m3")]
+    memory = [KNOWN[name].memory_gib for name in chosen]
+    assert all(after >= 0.9 * before for before, after in pairwise(memory))
+
+
+@pytest.mark.parametrize(
+    ("origin", "text"),
+    [
+        (Origin("mysql"), ""),
+        (Origin("mysql", is_given=True), ""),
+        (Origin("mysql", "db.r5.large", has_formula=True), "to count on with db.r5.large"),
+        (Origin("aurora-mysql", "db.r5.large"), "by default on db.r5.large"),
+        (Origin("mysql", "db.r5.large", is_given=True, has_formula=True), "given, which goes before db.r5.large"),
+    ],
+)
+def test_where_a_number_of_connections_is_from_is_said(origin: Origin, text: str) -> None:
+    assert origin.text == text
+
+
+def test_what_would_do_is_a_class_or_a_number_or_nothing() -> None:
+    classes, origin = rds.by_size(KNOWN, "aurora-mysql"), Origin("aurora-mysql")
+    assert words.what_would_do(80, origin, classes) == (
+        "max_connections 80 would do; by default db.t4g.medium is the smallest class of Aurora MySQL that has as many."
+    )
+    assert words.what_would_do(50_000, origin, classes) == (
+        "max_connections 50,000 would do; by default no class of Aurora MySQL has as many."
+    )
+    assert words.what_would_do(None, origin, classes) == "No server can have as many as it takes."
+
+
 # ---- what is shown
 
 
-def test_one_class_shows_formula_care_and_share() -> None:
-    server = DatabaseServer(4921, has_inbox=False)
-    lines = rds_screens.class_lines(KNOWN["db.r3.2xlarge"], "mysql", server, " to count on", 4, "2026-11-22", 200)
+def share(server: DatabaseServer, nodes: int) -> str:
+    lines = rds_screens.share_lines(server, Origin("mysql"), nodes, rds.by_size(KNOWN, "mysql"), 200)
+    return " ".join(" ".join(lines).split())
+
+
+def test_the_share_is_told_as_options_and_that_it_is_no_need() -> None:
+    text = share(DatabaseServer(4921, has_inbox=False), 4)
+    assert "max_connections 4,921 - 10 kept for others = 4,911; / 4 nodes = 1,227 --db-pool 1227 --db-share 4" in text
+    assert "That is what a node may have; gbot plan tells what it needs" in text
+    assert "--db-pool 141 That" in share(DatabaseServer(151, has_inbox=False), 1)
+
+
+def test_no_connection_at_all_is_no_answer() -> None:
+    text = share(DatabaseServer(12, has_inbox=True), 4)
+    assert "--db-pool" not in text
+    assert "Too few: nothing is left for a node. max_connections 22 would do; by default db.t4g.micro" in text
+    small = rds.InstanceClass("db.small", 1, 1, {"mysql": rds.Limit(12, 12, None)}, ())
+    assert rds_screens.class_cells(small, "mysql", 4, has_inbox=True)[-1] == "too few"
+
+
+def test_one_class_shows_formula_and_care() -> None:
+    lines = rds_screens.class_lines(KNOWN["db.r3.2xlarge"], "mysql", "2026-11-22", 200)
     text = " ".join(" ".join(lines).split())
     assert "61 GiB / 12,582,880 bytes = 5,205 by default on RDS for MySQL" in text
     assert "count on 4,921" in text
     assert "SELECT @@max_connections" in text
-    assert "(4,921 to count on - 10 kept for people and tools) / 4 nodes = 1,227 for each" in text
-    assert "--db-pool 1227 --db-share 4" in text
     assert "Aurora MySQL 3,000" in text
     assert "as read on 2026-11-22" in text
 
 
 def test_one_class_says_a_bound_and_that_it_is_old() -> None:
-    server = DatabaseServer(12_000, has_inbox=False)
-    lines = rds_screens.class_lines(KNOWN["db.r4.16xlarge"], "mariadb", server, "", 1, "2026-11-22", 200)
+    lines = rds_screens.class_lines(KNOWN["db.r4.16xlarge"], "mariadb", "2026-11-22", 200)
     text = " ".join(" ".join(lines).split())
     assert "25,165,760 bytes, 12,000 at most = 12,000" in text
     assert "AWS has deprecated it for RDS for MariaDB" in text
@@ -145,5 +202,5 @@ def test_a_class_can_be_told_to_programs() -> None:
     server = DatabaseServer(5100, has_inbox=True)
     told = json.loads(json.dumps(rds_screens.class_json(KNOWN["db.r3.2xlarge"], "mysql", server, 4)))
     assert told["limits"]["mysql"]["by_default"] == 5205
-    assert (told["engine"], told["nodes"], told["max_connections"]) == ("mysql", 4, 5100)
-    assert told["db_pool_per_node"] == (5100 - 10) // 4 - 2
+    assert (told["engine"], told["max_connections"], told["shared_inbox"]) == ("mysql", 5100, True)
+    assert (told["db_pool"], told["db_share"]) == ((5100 - 10) // 4 - 2, 4)

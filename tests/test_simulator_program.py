@@ -283,7 +283,7 @@ def test_made_up_secrets_are_shown() -> None:
         (["line", "--rate", "0", "--fail", "60%", "--drop", "50%"], "more than 100% together"),
         (["line", "--to", "ftp://bot"], "expected an address that begins with https:// or http://"),
         (["telegram"], "'telegram' is not one of 'line', 'messenger'"),
-        ([], "Missing argument '{line|messenger}'. Choose from: line, messenger. See gbot --help"),
+        ([], "Missing argument '{line|messenger}'. Choose from: line, messenger. See gbot simulate --help"),
     ],
 )
 def test_wrong_usage_is_said(arguments: list[str], sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 ::
 
-    finding ──▶ costs ──▶ plan ──▶ screens        measure     runs the author's handlers for a while
-                           └──▶ rds ──▶ rds_screens           kinds       units of what is asked for
+    finding ──▶ costs ──▶ plan ──▶ screens ──▶ verdict    measure   runs the author's handlers for a while
+                           rds ──▶ rds_screens            kinds     units of what is asked for
+                                                          words     how numbers, units and rows are written
 """

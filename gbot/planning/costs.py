@@ -53,11 +53,14 @@ class Measured(msgspec.Struct, frozen=True):
     where: str  # "measured", or what the report says
     latency_s: float
     cpu_us: float
-    base_mb: float
-    waiting_kb: float | None
+    base_bytes: int
+    waiting_bytes: int | None
     queries: float
     query_s: float | None
     stored: bool = False  # whether its inbox was on a disk
+    rate_per_s: float | None = None  # of the events that it was measured with; None: as many as there can be
+    is_held: bool = False  # whether the latency is only the time for which a connection was held
+    notes: tuple[str, ...] = ()  # what speaks against it
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -68,6 +71,7 @@ class Run(msgspec.Struct, frozen=True):
     rss_mb: float
     idle_rss_mb: float
     waiting_median: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -89,36 +93,38 @@ def read_figures() -> Figures:
 
 def usual_costs(figures: Figures, load: Load) -> Costs:
     """What gbot itself spends on such a load."""
-    cpu = [Part("to take, store and run it", figures.alone.value)]
+    cpu = [Part("event", "to take, store and run it", figures.alone.value)]
     if load.latency_s or load.calls or load.queries:
-        cpu.append(Part("to wait", figures.asleep.value - figures.no_op.value))
+        cpu.append(Part("wait", "to wait", figures.asleep.value - figures.no_op.value))
     cpu += _call(figures, load)
     if load.queries:
         cpu.append(_queries(figures, load.queries))
     waiting = figures.calling_kb if load.calls else figures.waiting_kb
-    return Costs(tuple(cpu), waiting.value, figures.connection_kb.value, figures.base_mb.value)
+    connection_bytes, base_bytes = round(figures.connection_kb.value * KB), round(figures.base_mb.value * MB)
+    return Costs(tuple(cpu), round(waiting.value * KB), connection_bytes, base_bytes)
 
 
 def measured_costs(figures: Figures, load: Load, measured: Measured) -> Costs:
     """What was measured, and what it had less of: a durable inbox, calls to the platform's API, queries."""
     usual = usual_costs(figures, load)
-    waiting_kb = usual.waiting_kb
-    if measured.waiting_kb is not None:
-        waiting_kb = measured.waiting_kb + (usual.waiting_kb - figures.waiting_kb.value)
-    cpu = [Part(f"({measured.where})", measured.cpu_us)]
+    waiting = usual.waiting_bytes
+    if measured.waiting_bytes is not None:
+        waiting += measured.waiting_bytes - round(figures.waiting_kb.value * KB)
+    rate = f" at {measured.rate_per_s:g}/s" if measured.rate_per_s else ""
+    cpu = [Part("measured", f"({measured.where}{rate})", measured.cpu_us)]
     if not measured.stored:
-        cpu.append(Part("to store it in SQLite", figures.alone.value - figures.in_memory.value))
+        cpu.append(Part("storing", "to store it in SQLite", figures.alone.value - figures.in_memory.value))
     cpu += _call(figures, load)
     if load.queries > measured.queries:
         cpu.append(_queries(figures, load.queries - measured.queries))
-    return Costs(tuple(cpu), waiting_kb, usual.connection_kb, measured.base_mb)
+    return Costs(tuple(cpu), waiting, usual.connection_bytes, measured.base_bytes)
 
 
-def waiting_kb(grown_bytes: float, waiting: float, connections: float, figures: Figures) -> float | None:
+def waiting_bytes(grown_bytes: float, waiting: float, connections: float, figures: Figures) -> int | None:
     """Memory of a waiting event, where memory has grown by so much with so many of them; None: too few to tell."""
     if waiting < WAITING_MIN:
         return None
-    return max(1.0, (grown_bytes / KB - connections * figures.connection_kb.value) / waiting)
+    return max(KB, round((grown_bytes - connections * figures.connection_kb.value * KB) / waiting))
 
 
 def from_report(raw: bytes, figures: Figures, *, without_queries: bool) -> Measured:
@@ -128,8 +134,8 @@ def from_report(raw: bytes, figures: Figures, *, without_queries: bool) -> Measu
     """
     try:
         report = msgspec.json.decode(raw, type=Report)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"that is no report of bench/run.py: {error}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # what it says is about JSON, and not about what to do
+        raise ValueError("that is none") from None
     if report.gbot_report != 1:
         raise ValueError(f"this gbot reads reports of version 1, not {report.gbot_report}")
     for name, queries in SCENARIOS.items():
@@ -142,8 +148,8 @@ def from_report(raw: bytes, figures: Figures, *, without_queries: bool) -> Measu
 def _of_run(name: str, raw: msgspec.Raw, queries: float, figures: Figures) -> Measured:
     try:
         run = msgspec.json.decode(raw, type=Run)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"scenario {name} of gbot: {error}") from None
+    except msgspec.MsgspecError:
+        raise ValueError(f"in scenario {name} it lacks a figure of gbot, or has one that is no number") from None
     waiting = run.waiting_median or 0
     if not (EVENTS_MIN_PER_S < run.events_per_s < math.inf and run.cpu_us_per_event >= 0 <= waiting):
         raise ValueError(f"in scenario {name} no event was completed, or its figures cannot be")
@@ -152,11 +158,12 @@ def _of_run(name: str, raw: msgspec.Raw, queries: float, figures: Figures) -> Me
         where=f"scenario {name} of the report",
         latency_s=waiting / run.events_per_s,
         cpu_us=run.cpu_us_per_event,
-        base_mb=run.idle_rss_mb,
-        waiting_kb=waiting_kb(grown, waiting, 0, figures),  # connections were open before
+        base_bytes=round(run.idle_rss_mb * MB),
+        waiting_bytes=waiting_bytes(grown, waiting, 0, figures),  # connections were open before
         queries=queries,
         query_s=None,
         stored=name == STORED,
+        notes=run.notes,
     )
 
 
@@ -165,12 +172,12 @@ def _call(figures: Figures, load: Load) -> tuple[Part, ...]:
         return ()
     each = figures.call.value - figures.asleep.value
     what = f"for {_times(load.calls, 'call', 'calls')} to the platform's API"
-    return (Part(what, load.calls * each),)
+    return (Part("calls", what, load.calls * each),)
 
 
 def _queries(figures: Figures, queries: float) -> Part:
     each = figures.query.value - figures.asleep.value
-    return Part(f"for {_times(queries, 'query', 'queries')}", queries * each)
+    return Part("queries", f"for {_times(queries, 'use', 'uses')} of a connection", queries * each)
 
 
 def _times(count: float, one: str, many: str) -> str:

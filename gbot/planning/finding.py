@@ -1,8 +1,9 @@
 """What the samples of a measured server say of its handlers. Pure: samples in, figures out.
 
 Handlers that run, summed over the time that was sampled, are the time that all of them took (Little's law): that sum by
-the number of events is their latency, whether they took a second or a millisecond. CPU is what the process has used,
-less what it used at rest.
+the number of events is their latency. Those that take a millisecond are hardly ever seen, so that it is a guess there;
+but for how long they held a connection was counted, and a handler takes no less than that: the larger counts. CPU is
+what the process has used, less what it used at rest.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from gbot.planning.costs import Figures, Measured, waiting_kb
-from gbot.planning.plan import MB, US_PER_S
+from gbot.planning.costs import Figures, Measured, waiting_bytes
+from gbot.planning.plan import US_PER_S
 
 SAMPLE_S: Final = 0.5  # between two samples
 END_MAX_S: Final = 90.0  # for handlers to end, at the warm-up and after the load
@@ -41,7 +42,10 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a measurement has found. Counts are of events, ``ended`` with those that failed and those put off."""
+    """What a measurement has found. Counts are of events, ``ended`` with those that failed and those put off.
+
+    ``trouble``: what the server has said of it, if anything.
+    """
 
     measured: Measured
     asked: int
@@ -53,7 +57,7 @@ class Finding(msgspec.Struct, frozen=True):
     left: int  # taken, and not ended when the time was over
     seen: int  # samples in which a handler ran
     running_max: int
-    error: str  # the first one's last line
+    trouble: str
 
     @property
     def succeeded(self) -> int:
@@ -69,13 +73,19 @@ class Finding(msgspec.Struct, frozen=True):
             f"the server took {self.sent} of {self.asked} events in the time": self.sent < self.asked,
             f"only {self.ended} events have ended": self.ended < EVENTS_FEW,
             f"handlers were seen at work in {self.seen} samples only, which makes their latency a guess (--latency N "
-            "takes another, --seconds N more samples)": self.seen < SEEN_FEW,
+            "takes another, --seconds N more samples)": self.seen < SEEN_FEW and not self.measured.is_held,
         }
         return [fact for fact, is_so in facts.items() if is_so]
 
 
 def finding(
-    rest: Sequence[Sample], samples: Sequence[Sample], asked: int, sent: int, error: str, figures: Figures
+    rest: Sequence[Sample],
+    samples: Sequence[Sample],
+    asked: int,
+    sent: int,
+    rate_per_s: float,
+    trouble: str,
+    figures: Figures,
 ) -> Finding:
     """What the samples say: those taken at rest, and those from then on until the end."""
     first, last = samples[0], samples[-1]
@@ -85,14 +95,17 @@ def finding(
     uses, held_s = (last.db_uses or 0) - (first.db_uses or 0), (last.db_held_s or 0.0) - (first.db_held_s or 0.0)
     cpu_s = max(0.0, _cpu_s(rest, first, last))
     opened = (fullest.db_open or 0) - (first.db_open or 0)
+    running_s = sum(after.running * (after.at_s - before.at_s) for before, after in pairwise(samples))
     measured = Measured(
         where="measured",
-        latency_s=sum(after.running * (after.at_s - before.at_s) for before, after in pairwise(samples)) / each,
+        latency_s=max(running_s, held_s) / each,
         cpu_us=cpu_s * US_PER_S / each,
-        base_mb=first.rss_bytes / MB,
-        waiting_kb=waiting_kb(fullest.rss_bytes - first.rss_bytes, fullest.running, opened, figures),
+        base_bytes=first.rss_bytes,
+        waiting_bytes=waiting_bytes(fullest.rss_bytes - first.rss_bytes, fullest.running, opened, figures),
         queries=uses / each,
         query_s=held_s / uses if uses else None,
+        rate_per_s=rate_per_s,
+        is_held=held_s > running_s,
     )
     return Finding(
         measured,
@@ -105,7 +118,7 @@ def finding(
         left=last.events_held,
         seen=sum(sample.running > 0 for sample in samples),
         running_max=fullest.running,
-        error=error,
+        trouble=trouble,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -23,6 +24,9 @@ def _read_size(text: str) -> int:
 
 
 def _read_rate(text: str) -> float:
+    """A number by itself is per second, as a time by itself is in seconds."""
+    if re.fullmatch("[0-9]+", text):
+        text += "/s"
     limit = read_limit(text)
     if limit.count is None or limit != Limit(limit.count, limit.per_s):
         raise ValueError
@@ -38,10 +42,12 @@ def _read_measured_rate(text: str) -> float:
 
 
 def _read_percent(text: str) -> float:
-    found = re.fullmatch(f"{NUMBER} ?%", text)
-    if found is None or float(found[1]) > 1000:
+    """A whole number by itself is of percent; 0.3 by itself might be 30 % as well."""
+    found = re.fullmatch(f"{NUMBER} ?%|([0-9]{{1,4}})", text)
+    percent = float(found[1] or found[2]) if found else math.inf
+    if percent > 1000:
         raise ValueError
-    return float(found[1]) / 100
+    return percent / 100
 
 
 def number(low: float, high: float) -> Kind:
@@ -57,7 +63,7 @@ def number(low: float, high: float) -> Kind:
 
 
 SIZE: Final = Kind("a size such as 512MiB, 2GiB or 4GB", _read_size, "SIZE")
-RATE: Final = Kind("a rate such as 500/s or 3000/min", _read_rate, "N/s")
+RATE: Final = Kind("a rate such as 500/s or 3000/min; a number alone is per second", _read_rate, "N/s")
 PERCENT: Final = Kind("a share such as 30%, 1000% at most", _read_percent, "N%")
 LATENCY: Final = kinds.seconds(0, 86_400)
 QUERY_TIME: Final = kinds.seconds(0.00001, 3600)

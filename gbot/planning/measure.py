@@ -54,6 +54,7 @@ SERVING: Final = re.compile(r"Taking plain deliveries at (https?)://[\d.]+:(\d+)
 SERVE: Final = ("--host", HOST, "--port", "0", "--platforms", "plain", "--inbox", "memory:")
 # One attempt: what is run again later would be counted as another event.
 SETTINGS: Final = ("--attempts-max", "1", "--stop-timeout", "1", "--sample-interval", str(SAMPLE_S))
+DATABASE_LOGGERS: Final = "gbot.database"  # why events are put off: there is no API that could be away
 LOG: Final = ("--log-format", "json", "--log-level", "info")
 
 
@@ -68,13 +69,46 @@ class ServeRefused(StartError):
 class Line(msgspec.Struct, frozen=True):
     """A line of the child's log."""
 
+    level: str = ""
+    logger: str = ""
     message: str = ""
     error: str = ""
     sample: Sample | None = None
 
 
+class Journal:
+    """What the child's log has said so far, a line at a time."""
+
+    def __init__(self) -> None:
+        self.address = ("", 0)  # scheme and port, once it serves
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
+        self.said = "nothing"  # last, outside of the log
+        self._error = self._warning = ""
+
+    def take(self, raw: bytes) -> None:
+        try:
+            line = msgspec.json.decode(raw, type=Line)
+        except (msgspec.MsgspecError, UnicodeDecodeError):  # the author's own, or the reason why it does not start
+            self.said = raw.decode(errors="backslashreplace").strip() or self.said
+            return
+        if line.sample is not None:
+            self.samples.append(line.sample)
+        elif found := SERVING.search(line.message):
+            self.address = (found[1], int(found[2]))
+        elif line.level == "error" and not self._error:  # with the traceback of a handler, or a sentence that tells all
+            self._error = (line.error.strip() or line.message).splitlines()[-1]
+        elif line.level == "warning" and line.logger.startswith(DATABASE_LOGGERS):
+            self._warning = line.message
+
+    def trouble(self, *, put_off: bool) -> str:
+        """The first error; without one, and where events were put off, what was last said of the database."""
+        if self._error:
+            return f"The first error: {self._error}"
+        return f"The server says: {self._warning}" if put_off and self._warning else ""
+
+
 class Child:
-    """``gbot serve``, with what its log has said so far."""
+    """``gbot serve``, with the journal of what it says."""
 
     def __init__(self, app: str, environ: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "gbot", "serve", app, *SERVE, *SETTINGS, *LOG]
@@ -86,18 +120,15 @@ class Child:
             stderr=subprocess.PIPE,
         )
         self.pid = self._process.pid
-        self.address = ("", 0)  # scheme and port, once it serves
-        self.error = ""
-        self._said = "nothing"
-        self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
+        self.journal = Journal()
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def wait_until_it_serves(self) -> int:
         """Its port. Raises StartError."""
-        self._wait_for(lambda: self.address[1], START_MAX_S, "has not said where it serves")
-        scheme, port = self.address
+        self._wait_for(lambda: self.journal.address[1], START_MAX_S, "has not said where it serves")
+        scheme, port = self.journal.address
         if scheme == "https":
             raise StartError("gbot plan measures over plain HTTP: leave tls-cert and tls-key out of the settings")
         return port
@@ -114,12 +145,12 @@ class Child:
 
         def is_over() -> bool:
             latest_s = self._latest_s()
-            return latest_s > now and (not self._samples[-1].events_held or latest_s > now + END_MAX_S)
+            return latest_s > now and (not self.journal.samples[-1].events_held or latest_s > now + END_MAX_S)
 
         self._wait_for(is_over, END_MAX_S + START_MAX_S, "tells no samples")
 
     def samples_since(self, at_s: float) -> list[Sample]:
-        return [sample for sample in self._samples if sample.at_s >= at_s]
+        return [sample for sample in self.journal.samples if sample.at_s >= at_s]
 
     def stop(self) -> None:
         """Whatever it does, it goes."""
@@ -133,14 +164,14 @@ class Child:
         self._reader.join(STOP_MAX_S)  # what the bot has started may still have its standard error
 
     def _latest_s(self) -> float:
-        return self._samples[-1].at_s if self._samples else 0.0
+        return self.journal.samples[-1].at_s if self.journal.samples else 0.0
 
     def _wait_for(self, condition: Callable[[], object], max_s: float, trouble: str) -> None:
         with self._news:
             met = self._news.wait_for(lambda: condition() or not self._reader.is_alive(), max_s)
         if not self._reader.is_alive() and not condition():
             code = self._process.wait()
-            raise ServeRefused(f"gbot serve has ended: {self._said.removeprefix('gbot: ')}", code)
+            raise ServeRefused(f"gbot serve has ended: {self.journal.said.removeprefix('gbot: ')}", code)
         if not met:
             raise StartError(f"the server that is to be measured {trouble} for {max_s:g} s")
 
@@ -150,23 +181,10 @@ class Child:
         with stream:
             while raw := stream.readline(LINE_BYTES_MAX):
                 with self._news:
-                    self._take(raw)
+                    self.journal.take(raw)
                     self._news.notify_all()
         with self._news:
             self._news.notify_all()
-
-    def _take(self, raw: bytes) -> None:
-        try:
-            line = msgspec.json.decode(raw, type=Line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):  # the author's own, or the reason why it does not start
-            self._said = raw.decode(errors="backslashreplace").strip() or self._said
-            return
-        if line.sample is not None:
-            self._samples.append(line.sample)
-        elif found := SERVING.search(line.message):
-            self.address = (found[1], int(found[2]))
-        elif line.error and not self.error:
-            self.error = line.error.strip().splitlines()[-1]
 
 
 def measure(
@@ -193,8 +211,8 @@ def measure(
         sent = send(port, texts, rate, asked)
         child.wait_until_ended()
         samples = child.samples_since(rest[-1].at_s)
-        error = child.error
-    return finding(rest, samples, asked, sent, error, figures)
+        trouble = child.journal.trouble(put_off=samples[-1].events_put_off > 0)
+    return finding(rest, samples, asked, sent, rate, trouble, figures)
 
 
 @contextlib.contextmanager

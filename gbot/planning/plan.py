@@ -10,18 +10,20 @@ What an event costs comes from :mod:`gbot.planning.costs`, or was measured by :m
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from gbot.database.sizing import FILES_RESERVED, ServerLimits, share_of
+from gbot.database.sizing import ServerLimits, files_for_share, share_of
 
 WORKERS_PER_NODE: Final = 1  # a worker is a process that uses one core
 POOL_MIN: Final = 100  # handlers at once on each node: to allow fewer saves nothing
 DB_POOL_MIN: Final = 10  # connections of a node that uses the database at all: so many are opened at the start
 NODES_MAX: Final = 1000
+CONNECTIONS_MAX: Final = 100_000  # what max_connections can be set to
 US_PER_S: Final = 1e6
 KB: Final = 1024
 MB: Final = 1024 * 1024
@@ -32,14 +34,15 @@ class Load(msgspec.Struct, frozen=True):
 
     events_per_s: float
     latency_s: float  # from the handler's start to its end
-    queries: float
-    query_s: float  # for which each query holds a connection
+    queries: float  # uses of a connection: a query by itself is one, a transaction is one as a whole
+    query_s: float  # for which each of them holds it
     calls: float  # requests to the platform's API
 
 
 class Part(msgspec.Struct, frozen=True):
-    """CPU time of an event that has one reason."""
+    """CPU time of an event that has one reason: ``name`` for programs, ``what`` for people."""
 
+    name: str
     what: str
     us: float
 
@@ -48,9 +51,9 @@ class Costs(msgspec.Struct, frozen=True):
     """What the load costs."""
 
     cpu: tuple[Part, ...]
-    waiting_kb: float  # memory of an event whose handler waits
-    connection_kb: float  # memory of a connection to the database
-    base_mb: float  # memory of a worker that has nothing to do
+    waiting_bytes: int  # memory of an event whose handler waits
+    connection_bytes: int  # memory of a connection to the database
+    base_bytes: int  # memory of a worker that has nothing to do
 
     @property
     def cpu_us(self) -> float:
@@ -91,7 +94,7 @@ class Share(msgspec.Struct, frozen=True):
     cores: float
     db_needed: int
     db_pool: int
-    memory_bytes: float
+    memory_bytes: int
     open_files: int
 
 
@@ -99,6 +102,7 @@ class Need(msgspec.Struct, frozen=True):
     """How one resource of a node is used. ``nodes``: the fewest that have enough of it; None: no number has."""
 
     resource: str
+    unit: str
     used: float
     available: float
     nodes: int | None
@@ -108,19 +112,44 @@ class Need(msgspec.Struct, frozen=True):
         return self.used / self.available if self.available else math.inf
 
 
+class Database(msgspec.Struct, frozen=True):
+    """What so many nodes, each of which needs so many connections, are to the database server.
+
+    ``allowed``: what it has for each of them; None: nobody has said. ``max_connections_needed``: what it would have to
+    have for them; None: no server can.
+    """
+
+    nodes: int
+    needed: int
+    pool: int
+    allowed: int | None
+    max_connections_needed: int | None
+
+    @property
+    def fits(self) -> bool:
+        if self.allowed is None:
+            return self.max_connections_needed is not None
+        return self.needed <= self.allowed
+
+
 class Plan(msgspec.Struct, frozen=True):
-    """The answer. ``nodes``: None when no number of them carries the load; ``share`` is then that of ``shared_by``."""
+    """The answer. ``nodes``: None when no number of them carries the load; ``share`` is then that of ``shared_by``.
+
+    ``database`` is of ``shared_by`` nodes, ``database_with_spare`` of one more, so that one may be away; both are None
+    where nothing uses it.
+    """
 
     totals: Totals
     nodes: int | None
     shared_by: int
     share: Share
     needs: tuple[Need, ...]
-    db_share: int | None  # connections that the database server has for each node; None: nobody has said
+    database: Database | None
+    database_with_spare: Database | None
 
     @property
     def database_allows(self) -> bool:
-        return self.db_share is None or self.share.db_needed <= self.db_share
+        return self.database is None or self.database.fits
 
     @property
     def feasible(self) -> bool:
@@ -161,29 +190,32 @@ def db_share(max_connections: int, nodes: int, has_inbox: bool) -> int:
     return share_of(ServerLimits(max_connections, 0, 0, 0), nodes, with_inbox=has_inbox).connections
 
 
-def memory_bytes(pool: int, connections: int, costs: Costs) -> float:
+def max_connections_for(share: int, nodes: int, has_inbox: bool) -> int | None:
+    """The lowest max_connections that has such a share for each of the nodes; None: none has."""
+    all_of_them = range(1, CONNECTIONS_MAX + 1)
+    found = bisect.bisect_left(all_of_them, share, key=lambda connections: db_share(connections, nodes, has_inbox))
+    return all_of_them[found] if found < CONNECTIONS_MAX else None
+
+
+def memory_bytes(pool: int, connections: int, costs: Costs) -> int:
     """Memory of a worker with so many handlers and connections."""
-    return costs.base_mb * MB + (pool * costs.waiting_kb + connections * costs.connection_kb) * KB
+    return costs.base_bytes + pool * costs.waiting_bytes + connections * costs.connection_bytes
 
 
 def open_files(pool: int, connections: int, calls: float) -> int:
-    """File descriptors of a worker: at worst every handler is in a call. Half of them are for others than calls."""
-    others = connections + FILES_RESERVED
+    """File descriptors of a worker: at worst every handler is in a call. Half of them are for others than calls.
+
+    Of what the pool of connections may have, a part is kept for clients.
+    """
+    others = files_for_share(connections)
     return 2 * max(pool, others) if calls else others
 
 
 def fewest_nodes(enough: Callable[[int], bool]) -> int | None:
     """The fewest nodes with which there is enough, where more nodes are never worse; None: not with NODES_MAX."""
-    if not enough(NODES_MAX):
-        return None
-    low, high = 1, NODES_MAX
-    while low < high:
-        middle = (low + high) // 2
-        if enough(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    counts = range(1, NODES_MAX + 1)
+    found = bisect.bisect_left(counts, True, key=enough)
+    return counts[found] if found < NODES_MAX else None
 
 
 # ---- the whole
@@ -207,12 +239,7 @@ def totals(load: Load, costs: Costs, headroom: float) -> Totals:
 def share(whole: Totals, nodes: int, load: Load, costs: Costs, server: DatabaseServer) -> Share:
     """What falls to each of so many nodes."""
     pool, db_needed = max(POOL_MIN, per_node(whole.pool, nodes)), per_node(whole.db_pool, nodes)
-    db_pool = 0
-    if db_needed:
-        allowed = DB_POOL_MIN
-        if server.max_connections is not None:
-            allowed = min(allowed, db_share(server.max_connections, nodes, server.has_inbox))
-        db_pool = max(db_needed, allowed)
+    db_pool = database(db_needed, nodes, server).pool if db_needed else 0
     return Share(
         pool,
         whole.cores_needed / nodes,
@@ -223,21 +250,34 @@ def share(whole: Totals, nodes: int, load: Load, costs: Costs, server: DatabaseS
     )
 
 
+def database(needed: int, nodes: int, server: DatabaseServer) -> Database:
+    """What so many nodes are to the server when each of them needs so many connections."""
+    allowed = None
+    if server.max_connections is not None:
+        allowed = db_share(server.max_connections, nodes, server.has_inbox)
+    pool = max(needed, DB_POOL_MIN if allowed is None else min(DB_POOL_MIN, allowed))
+    least = pool if allowed is None else needed  # who names no server is to get one that takes the pool
+    return Database(nodes, needed, pool, allowed, max_connections_for(least, nodes, server.has_inbox))
+
+
 def make_plan(load: Load, costs: Costs, node: Node, server: DatabaseServer, headroom: float) -> Plan:
     """The fewest nodes that have enough of everything, and what each of them gets."""
     whole = totals(load, costs, headroom)
 
-    def amounts(nodes: int) -> dict[str, tuple[float, float]]:
-        """By resource of a node: how much is used, and how much there is."""
+    def amounts(nodes: int) -> dict[str, tuple[str, float, float]]:
+        """By resource of a node: in what unit, how much is used, and how much there is."""
         own = share(whole, nodes, load, costs, server)
-        found = {"CPU": (own.cores, min(node.cores, WORKERS_PER_NODE)), "open files": (own.open_files, node.open_files)}
+        found: dict[str, tuple[str, float, float]] = {
+            "CPU": ("cores", own.cores, min(node.cores, WORKERS_PER_NODE)),
+            "open files": ("files", own.open_files, node.open_files),
+        }
         if node.memory_bytes is not None:
-            found["memory"] = (own.memory_bytes, node.memory_bytes)
+            found["memory"] = ("bytes", own.memory_bytes, node.memory_bytes)
         return found
 
     def enough_of(resource: str) -> Callable[[int], bool]:
         def enough(nodes: int) -> bool:
-            used, available = amounts(nodes)[resource]
+            _, used, available = amounts(nodes)[resource]
             return used <= available
 
         return enough
@@ -248,11 +288,13 @@ def make_plan(load: Load, costs: Costs, node: Node, server: DatabaseServer, head
     shared_by = max(known, default=1)
     needs = [Need(resource, *found, fewest[resource]) for resource, found in amounts(shared_by).items()]
     own = share(whole, shared_by, load, costs, server)
-    allowed = None
-    if server.max_connections is not None and whole.db_pool:
-        allowed = db_share(server.max_connections, shared_by, server.has_inbox)
-        needs.append(Need("database connections", own.db_needed, allowed, 1 if own.db_needed <= allowed else None))
-    return Plan(whole, nodes, shared_by, own, tuple(needs), allowed)
+    if not own.db_needed:
+        return Plan(whole, nodes, shared_by, own, tuple(needs), None, None)
+    them, with_spare = (database(own.db_needed, count, server) for count in (shared_by, shared_by + 1))
+    if them.allowed is not None:
+        name = "database connections"
+        needs.append(Need(name, "connections", them.needed, them.allowed, 1 if them.fits else None))
+    return Plan(whole, nodes, shared_by, own, tuple(needs), them, with_spare)
 
 
 def events_per_s_max(server: DatabaseServer, nodes: int, load: Load, headroom: float) -> float:

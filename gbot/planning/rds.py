@@ -8,6 +8,7 @@ than a server says of itself; ``expected``, which plans are made with, is less. 
 from __future__ import annotations
 
 import difflib
+import math
 from typing import Final, NamedTuple
 
 import msgspec
@@ -25,6 +26,7 @@ GIB: Final = 2**30
 KEPT_BACK_BYTES: Final = 300 * 2**20
 KEPT_BACK_SHARE: Final = 0.05
 NEAREST_MAX: Final = 3
+SERVERLESS: Final = "db.serverless"
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +95,25 @@ class InstanceClass(msgspec.Struct, frozen=True):
     deprecated: tuple[str, ...]  # engines for which AWS has deprecated it
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """Where a number of connections is from: the class of a server, or who asks, which goes before the class."""
+
+    engine: str
+    instance_class: str | None = None
+    is_given: bool = False
+    has_formula: bool = False  # the class has a formula instead of a number
+
+    @property
+    def text(self) -> str:
+        """For people; empty where it needs no word."""
+        name = self.instance_class
+        if name is None:
+            return ""
+        if self.is_given:
+            return f"given, which goes before {name}"
+        return f"to count on with {name}" if self.has_formula else f"by default on {name}"
+
+
 def read_table() -> Table:
     return data.read("rds.toml", Table)
 
@@ -108,6 +129,11 @@ def classes(table: Table) -> dict[str, InstanceClass]:
 def find(known: dict[str, InstanceClass], name: str, engine: str) -> tuple[InstanceClass, Limit]:
     """The class of this name, and what it allows this engine. Raises ConfigError, with the names that come nearest."""
     found = known.get(name)
+    if name == SERVERLESS:
+        expected = (
+            f"a class of one size; how many connections {name} has is up to its capacity: give --max-connections N"
+        )
+        raise ConfigError("--instance-class", expected, repr(name), "the command line")
     if found is None:
         near = difflib.get_close_matches(name, known, NEAREST_MAX)
         hint = f", perhaps {' or '.join(near)}" if near else "; gbot plan db lists them"
@@ -119,6 +145,18 @@ def find(known: dict[str, InstanceClass], name: str, engine: str) -> tuple[Insta
         has = ", ".join(found.limits)
         raise ConfigError("--engine", f"one that {name} has ({has})", engine, "the command line")
     return found, limit
+
+
+def by_size(known: dict[str, InstanceClass], engine: str) -> dict[str, int]:
+    """The classes to choose from, the smallest first, with the connections to count on.
+
+    None of those that AWS is giving up: it has deprecated them, or offers them for one engine of RDS alone. Where
+    classes have about as much memory (old ones have 61 GiB, new ones 64), the order is that of the table.
+    """
+    current = {"mysql", "mariadb", engine}
+    offered = [one for one in known.values() if current <= set(one.limits) and not one.deprecated]
+    offered.sort(key=lambda one: round(2 * math.log2(one.memory_gib)))
+    return {one.name: one.limits[engine].expected for one in offered}
 
 
 def by_formula(memory_bytes: float, formula: Formula) -> int:

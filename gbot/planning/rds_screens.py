@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from gbot.planning.plan import DatabaseServer, db_share
-from gbot.planning.rds import ENGINES, InstanceClass, Limit, Table
-from gbot.planning.screens import nodes_text, number, row, share_text
+from gbot.planning.plan import DatabaseServer, db_share, max_connections_for
+from gbot.planning.rds import ENGINES, InstanceClass, Limit, Origin, Table
+from gbot.planning.words import nodes_text, number, row, share_text, what_would_do
 
 HEADS: Final = ("CLASS", "vCPU", "MEMORY", "MYSQL", "MARIADB", "AURORA MYSQL", "EACH NODE")
 ASK: Final = "What yours says, SELECT @@max_connections tells: give it as --max-connections N."
+MAY: Final = "That is what a node may have; gbot plan tells what it needs, which is mostly far less."
 
 
-def class_lines(
-    one: InstanceClass, engine: str, server: DatabaseServer, source: str, nodes: int, date: str, width: int
-) -> list[str]:
-    """One class: what it has, and the share of each node. ``date`` is that of the table."""
+def class_lines(one: InstanceClass, engine: str, date: str, width: int) -> list[str]:
+    """One class, and how many connections it has. ``date`` is that of the table."""
     old = f"; AWS has deprecated it for {ENGINES[engine]}" if engine in one.deprecated else ""
     elsewhere = [f"{ENGINES[name]} {number(limit.by_default)}" for name, limit in one.limits.items() if name != engine]
     return [
         *row("Class", [f"{one.name}, {one.vcpu} vCPU, {one.memory_gib:g} GiB{old}"], width),
         *row("Connections", limit_steps(one, engine, one.limits[engine]), width),
         *(row("Elsewhere", [", ".join(elsewhere)], width) if elsewhere else []),
-        *share_lines(server, source, nodes, width),
         *row("Source", [f"AWS's user guides as read on {date}; gbot plan db names the pages"], width),
     ]
 
@@ -43,22 +41,40 @@ def limit_steps(one: InstanceClass, engine: str, limit: Limit) -> list[str]:
     ]
 
 
-def share_lines(server: DatabaseServer, source: str, nodes: int, width: int) -> list[str]:
-    """What each node is to be started with."""
-    pool = share_json(server, nodes)["db_pool_per_node"]
-    return row("Each node", [share_text(server, nodes, source), f"--db-pool {pool} --db-share {nodes}"], width)
+def share_lines(
+    server: DatabaseServer, origin: Origin, nodes: int, classes: Mapping[str, int], width: int
+) -> list[str]:
+    """What each node may be started with. ``classes``: the smallest first, with the connections of each."""
+    steps = [share_text(server, nodes, origin)]
+    pool = share_json(server, nodes)["db_pool"]
+    if pool:
+        steps += [f"--db-pool {pool}" + (f" --db-share {nodes}" if nodes > 1 else ""), MAY]
+    else:
+        least = max_connections_for(1, nodes, server.has_inbox)
+        steps += [f"Too few: nothing is left for a node. {what_would_do(least, origin, classes)}"]
+    return row("Each node", steps, width)
 
 
 def share_json(server: DatabaseServer, nodes: int) -> dict[str, Any]:
-    """The share of a node, for programs."""
+    """The share of a node, for programs: ``db_pool`` and ``db_share`` are options of gbot serve."""
     pool = db_share(server.max_connections or 0, nodes, server.has_inbox)
-    return {"nodes": nodes, "max_connections": server.max_connections, "db_pool_per_node": pool}
+    return {
+        "max_connections": server.max_connections,
+        "shared_inbox": server.has_inbox,
+        "db_pool": pool,
+        "db_share": nodes,
+    }
 
 
 def class_json(one: InstanceClass, engine: str, server: DatabaseServer, nodes: int) -> dict[str, Any]:
     """A class for programs, with the share of each node on this engine."""
     told: dict[str, Any] = msgspec.to_builtins(one)
     return told | {"engine": engine} | share_json(server, nodes)
+
+
+def source_json(table: Table) -> dict[str, Any]:
+    """Where the classes are from, for programs."""
+    return {"source": {"date": table.date, "pages": [source.address for source in table.sources]}}
 
 
 def table_lines(table: Table, known: Sequence[InstanceClass], engine: str, nodes: int, has_inbox: bool) -> list[str]:
@@ -79,7 +95,7 @@ def class_cells(one: InstanceClass, engine: str, nodes: int, has_inbox: bool) ->
     limits = [one.limits.get(name) for name in ENGINES]
     defaults = [number(limit.by_default) if limit else "-" for limit in limits]
     share = db_share(one.limits[engine].expected, nodes, has_inbox)
-    return (one.name, str(one.vcpu), f"{one.memory_gib:g} GiB", *defaults, number(share))
+    return (one.name, str(one.vcpu), f"{one.memory_gib:g} GiB", *defaults, number(share) if share else "too few")
 
 
 def table_notes(table: Table, engine: str, nodes: int) -> list[str]:
@@ -93,6 +109,7 @@ def table_notes(table: Table, engine: str, nodes: int) -> list[str]:
     }
     return [
         *(f"{name:<13} {meaning}" for name, meaning in columns.items()),
+        MAY,
         ASK,
         f"As read on {table.date} in",
         *(f"  {source.title}\n    {source.address}" for source in table.sources),

@@ -1,40 +1,41 @@
-"""What ``gbot plan`` shows: a plan in, lines of text out. Pure; the width is handed in.
+"""What ``gbot plan`` shows of each resource: a plan in, lines of text out. Pure; the width is handed in.
 
 Every number stands with the arithmetic that it comes from, and with where it is from if the asker did not give it.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
-from gbot.database.sizing import INBOX_CONNECTIONS, KEPT_FREE
+from gbot.planning.costs import Measured
 from gbot.planning.plan import (
-    MB,
     WORKERS_PER_NODE,
     Costs,
+    Database,
     DatabaseServer,
     Load,
     Node,
     Plan,
-    db_share,
-    events_per_s_max,
     per_node,
 )
+from gbot.planning.rds import Origin
+from gbot.planning.words import each_of, nodes_text, number, row, share_text, size, some, span
 
-NAME_CELLS: Final = 12
-WIDTH_MAX: Final = 110
-LEAST: Final = ", as fewer save nothing"
+LEAST: Final = ", the least that a node is given"
+ALL: Final = ", all that it may have"
+HELD: Final = ": so long it holds a connection, and it is seldom seen at work"
+UNSEEN: Final = ": too short to be seen"
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What a plan is made from. ``sources`` tells of a field of the load where it is from if the asker did not say it;
-    ``connections`` the same of max_connections.
+    """What a plan is made from.
+
+    ``sources`` tells of a field of the load where it is from if the asker did not say it, ``origin`` the same of
+    max_connections. ``measured``: what ``app`` or a report has shown. ``classes``: of a database server, the smallest
+    first, each with its connections.
     """
 
     load: Load
@@ -42,59 +43,32 @@ class Question(msgspec.Struct, frozen=True):
     node: Node
     server: DatabaseServer
     headroom: float
-    sources: Mapping[str, str]
-    connections: str
+    origin: Origin
+    sources: Mapping[str, str] = {}
+    app: str | None = None
+    measured: Measured | None = None
+    classes: Mapping[str, int] = {}
 
     @property
     def margin(self) -> str:
         return f"with {self.headroom * 100:g} % headroom"
 
-    def mark(self, field: str) -> str:
+    def mark(self, field: str, more: str = "") -> str:
         source = self.sources.get(field)
-        return f" ({source})" if source else ""
+        return f" ({source}{more})" if source else ""
+
+    def latency(self) -> str:
+        """How long a handler takes; where it was measured, also how that could be told."""
+        measured, more = self.measured, ""
+        if measured is not None and measured.is_held:
+            more = HELD
+        elif not self.load.latency_s:
+            more = UNSEEN
+        return f"{span(self.load.latency_s)}{self.mark('latency_s', more)}"
 
 
-# ---- words and figures
-
-
-def number(value: float) -> str:
-    """Three digits, whole numbers with all of theirs: 0.563, 40.3, 6,500."""
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def span(seconds: float) -> str:
-    return f"{number(seconds)} s" if seconds >= 1 or not seconds else f"{seconds * 1000:.3g} ms"
-
-
-def some(count: float, one: str, many: str) -> str:
-    return f"{number(count)} {one if count == 1 else many}"
-
-
-def nodes_text(nodes: int | None) -> str:
-    return "no number of nodes would do" if nodes is None else some(nodes, "node", "nodes")
-
-
-def row(name: str, steps: Sequence[str], width: int) -> list[str]:
-    """A name and, beside it, a line for each step; what is too long for one goes on a little further in."""
-    lines = []
-    for step in steps:
-        indent = " " * NAME_CELLS
-        wrapped = textwrap.wrap(
-            f"{name:<{NAME_CELLS}}{step}",
-            max(40, min(width, WIDTH_MAX)),
-            subsequent_indent=f"{indent}  ",
-            break_on_hyphens=False,
-        )
-        lines += wrapped
-        name = ""
-    return lines
-
-
-# ---- a plan
-
-
-def plan_lines(question: Question, plan: Plan, width: int) -> list[str]:
-    """The whole answer."""
+def resource_lines(question: Question, plan: Plan, width: int) -> list[str]:
+    """What the load needs of everything."""
     rows = {
         "Handlers": handlers_steps(question, plan),
         "CPU": cpu_steps(question, plan),
@@ -102,31 +76,40 @@ def plan_lines(question: Question, plan: Plan, width: int) -> list[str]:
         "Database": database_steps(question, plan),
         "Open files": files_steps(question, plan),
     }
-    title = f"How many servers for {number(question.load.events_per_s)} events/s?"
-    body = [line for name, steps in rows.items() for line in row(name, steps, width)]
-    return [title, "", *body, "", *verdict(question, plan, width)]
+    return [line for name, steps in rows.items() for line in row(name, steps, width)]
 
 
 def handlers_steps(question: Question, plan: Plan) -> list[str]:
-    load, whole = question.load, plan.totals
-    each = f"{number(load.events_per_s)}/s x {span(load.latency_s)}{question.mark('latency_s')}"
+    whole = plan.totals
     least = LEAST if plan.share.pool > per_node(whole.pool, plan.shared_by) else ""
     return [
-        f"{each} = {number(whole.handlers)} at once; {question.margin} {number(whole.pool)}",
-        f"{number(plan.share.pool)} on {_each(plan)}{least}",
+        f"{number(question.load.events_per_s)}/s x {question.latency()} = {number(whole.handlers)} at once; "
+        f"{question.margin} {number(whole.pool)}",
+        f"{number(plan.share.pool)} on {each_of(plan.shared_by)}{least}",
     ]
 
 
 def cpu_steps(question: Question, plan: Plan) -> list[str]:
     costs, whole, rate = question.costs, plan.totals, number(question.load.events_per_s)
-    parts = " + ".join(f"{number(part.us)} us {part.what}" for part in costs.cpu)
-    total = f" = {number(costs.cpu_us)} us" if len(costs.cpu) > 1 else ""
+    parts = " + ".join(f"{number(part.us)} µs {part.what}" for part in costs.cpu)
+    total = f" = {number(costs.cpu_us)} µs" if len(costs.cpu) > 1 else ""
     has = min(question.node.cores, WORKERS_PER_NODE)
     return [
         f"an event: {parts}{total}",
-        f"{rate}/s x {number(costs.cpu_us)} us = {some(whole.cores, 'core', 'cores')}; "
+        *_upper_bound(question),
+        f"{rate}/s x {number(costs.cpu_us)} µs = {some(whole.cores, 'core')}; "
         f"{question.margin} {number(whole.cores_needed)}",
-        f"of {some(has, 'core', 'cores')} on a node, which has one worker that uses one: {_nodes_of('CPU', plan)}",
+        f"of {some(has, 'core')} on a node, which has one worker that uses one: {_nodes_of('CPU', plan)}",
+    ]
+
+
+def _upper_bound(question: Question) -> list[str]:
+    rate = question.measured.rate_per_s if question.measured else None
+    if rate is None or rate >= question.load.events_per_s:
+        return []
+    return [
+        f"that is an upper bound: at {number(rate)}/s a server has to wake up for every few events, at more it is "
+        "awake (--rate N measures with more)"
     ]
 
 
@@ -134,83 +117,52 @@ def memory_steps(question: Question, plan: Plan) -> list[str]:
     costs, own, given = question.costs, plan.share, question.node.memory_bytes
     connections = ""
     if own.db_pool:
-        connections = f" + {some(own.db_pool, 'connection', 'connections')} x {number(costs.connection_kb)} KB"
-    handlers = f"{some(own.pool, 'handler', 'handlers')} x {number(costs.waiting_kb)} KB"
+        connections = f" + {some(own.db_pool, 'connection')} x {size(costs.connection_bytes)}"
+    handlers = f"{some(own.pool, 'handler')} x {size(costs.waiting_bytes)}"
     steps = [
-        f"{number(costs.base_mb)} MB + {handlers}{connections} = {number(own.memory_bytes / MB)} MB on {_each(plan)}"
+        f"{size(costs.base_bytes)} + {handlers}{connections} = {size(own.memory_bytes)} on {each_of(plan.shared_by)}"
     ]
     if given is not None:
-        steps.append(f"of {number(given / MB)} MB: {_nodes_of('memory', plan)}")
+        steps.append(f"of {size(given)}: {_nodes_of('memory', plan)}")
     return steps
 
 
 def database_steps(question: Question, plan: Plan) -> list[str]:
-    load, whole, own, server = question.load, plan.totals, plan.share, question.server
-    if not whole.db_pool:
+    load, whole, database = question.load, plan.totals, plan.database
+    if database is None:
         return [f"no queries{question.mark('queries')}"]
-    queries = f"{some(load.queries, 'query', 'queries')}{question.mark('queries')}"
-    steps = [
-        f"{number(load.events_per_s)}/s x {queries} x {span(load.query_s)}{question.mark('query_s')} = "
-        f"{number(whole.connections)} connections held at once; {question.margin} {number(whole.db_pool)}",
-        f"{number(own.db_pool)} on {_each(plan)}{LEAST if own.db_pool > own.db_needed else ''}",
+    more = ""
+    if database.pool > database.needed:
+        more = ALL if database.pool == database.allowed else LEAST
+    uses = f"{some(load.queries, 'use')} of a connection{question.mark('queries')}"
+    return [
+        f"{number(load.events_per_s)}/s x {uses} x {span(load.query_s)}{question.mark('query_s')} = "
+        f"{number(whole.connections)} at once; {question.margin} {number(whole.db_pool)}",
+        f"{number(database.pool)} on {each_of(database.nodes)}{more}",
+        _server_step(question, database),
     ]
-    if server.max_connections is None:
-        return [*steps, "whether the server has them, --instance-class or --max-connections lets one tell"]
-    enough = "enough" if plan.database_allows else "too few"
-    return [*steps, f"the server: {share_text(server, plan.shared_by, question.connections)}: {enough}"]
+
+
+def _server_step(question: Question, database: Database) -> str:
+    if database.allowed is None:
+        needed = database.max_connections_needed
+        if needed is None:
+            return "no server can have as many"
+        return (
+            f"the server's max_connections has to be {number(needed)} or more; "
+            "--instance-class or --max-connections lets one tell whether it is"
+        )
+    enough = "enough" if database.fits else "too few"
+    return f"the server: {share_text(question.server, database.nodes, question.origin)}: {enough}"
 
 
 def files_steps(question: Question, plan: Plan) -> list[str]:
     own, has = plan.share, number(question.node.open_files)
     what = "for the platform and the database"
     if question.load.calls:
-        what = f"half of them for {some(own.pool, 'handler', 'handlers')} in a call at worst"
-    return [f"{number(own.open_files)} on {_each(plan)}, {what}; of {has}: {_nodes_of('open files', plan)}"]
-
-
-def share_text(server: DatabaseServer, nodes: int, source: str) -> str:
-    """The arithmetic of a node's share of the database server."""
-    has = server.max_connections or 0
-    inbox = f" - {INBOX_CONNECTIONS} for its inbox" if server.has_inbox else ""
-    share = db_share(has, nodes, server.has_inbox)
-    kept = f"({number(has)}{source} - {KEPT_FREE} kept for people and tools)"
-    return f"{kept} / {nodes_text(nodes)}{inbox} = {number(share)} for each"
-
-
-def verdict(question: Question, plan: Plan, width: int) -> list[str]:
-    """How many nodes, why, and how each is started."""
-    bound, own = plan.bound, plan.share
-    if not plan.database_allows:
-        most = events_per_s_max(question.server, plan.shared_by, question.load, question.headroom)
-        sentence = (
-            f"No: the database server has too few connections. Each of {nodes_text(plan.shared_by)} needs "
-            f"{number(own.db_needed)} and may have {number(plan.db_share or 0)}, which is enough for "
-            f"{number(math.floor(most))} events/s in all. A larger class, shorter queries or fewer of them help; more "
-            "nodes do not."
-        )
-        return textwrap.wrap(sentence, max(40, min(width, WIDTH_MAX)))
-    if plan.nodes is None:
-        return [f"No: however many nodes there are, there is not enough of one thing: {bound.resource}."]
-    why = f"because of {bound.resource}" if plan.nodes > 1 else f"of {bound.resource} it uses most"
-    options = f"--pool {own.pool}" + (f" --db-pool {own.db_pool}" if own.db_pool else "")
-    options += f" --db-share {plan.nodes}" if own.db_pool and plan.nodes > 1 else ""
-    return [
-        f"{nodes_text(plan.nodes)}, {why}: {number(bound.share * 100)} % on each. One more lets one be away.",
-        f"Start each with: gbot serve APP {options}",
-    ]
-
-
-def plan_json(question: Question, plan: Plan) -> str:
-    """The plan for programs: what it was made from, and all of its numbers."""
-    answer: dict[str, Any] = msgspec.to_builtins(plan)
-    for need, told in zip(plan.needs, answer["needs"], strict=True):
-        told["share"] = need.share if math.isfinite(need.share) else None
-    answer |= {"bound": plan.bound.resource, "feasible": plan.feasible, "database_allows": plan.database_allows}
-    return json.dumps({"from": msgspec.to_builtins(question), "cpu_us": question.costs.cpu_us, **answer})
-
-
-def _each(plan: Plan) -> str:
-    return "the node" if plan.shared_by == 1 else f"each of {nodes_text(plan.shared_by)}"
+        what = f"half of them for {some(own.pool, 'handler')} in a call at worst"
+    each = each_of(plan.shared_by)
+    return [f"{number(own.open_files)} on {each}, {what}; of {has}: {_nodes_of('open files', plan)}"]
 
 
 def _nodes_of(resource: str, plan: Plan) -> str:

@@ -31,6 +31,16 @@ def ask(ctx):
     ctx.db.query("SELECT SLEEP(0.01)")
     ctx.db.query("SELECT 1")
 
+@bot.text("book")
+def book(ctx):
+    with ctx.db.transaction() as tx:
+        for number in range(4):
+            tx.query("SELECT %s", [number])
+
+@bot.text("astray")
+def astray(ctx):
+    ctx.db.query("SELECT * FROM a_table_that_is_not_there")
+
 @bot.text("fail")
 def fail(ctx):
     raise ValueError("the author's mistake")
@@ -113,7 +123,9 @@ def test_the_plan_has_what_was_measured_and_says_so(author: Author) -> None:
     found = re.search(r"100/s x (\d+) ms \(measured\)", text)
     assert found is not None, text
     assert 150 <= int(found[1]) <= 2000  # it sleeps 200 ms
-    assert "us (measured) + 10.6 us to store it in SQLite + 71.4 us for 1 call to the platform's API" in text
+    assert "µs (measured at 50/s) + 10.6 µs to store it in SQLite + 71.4 µs for 1 call to the platform's API" in text
+    assert "that is an upper bound: at 50/s" in text
+    assert "gbot serve mybot:bot --pool" in text
     assert "no queries (measured)" in text
     assert len(program.stderr) == 2, said(program)  # what is going on, and no doubts
 
@@ -125,6 +137,18 @@ def test_queries_and_the_time_that_they_hold_a_connection_are_measured(author: A
     assert 0.005 <= load["query_s"] <= 1  # one in two sleeps 10 ms
     assert {sources[name] for name in ("latency_s", "queries", "query_s")} == {"measured"}
     assert found["share"]["db_pool"] >= 1
+    assert (
+        found["command"]
+        == f"gbot serve mybot:bot --pool {found['share']['pool']} --db-pool {found['share']['db_pool']}"
+    )
+
+
+def test_a_transaction_is_one_use_of_a_connection_and_no_longer_than_its_handler(
+    author: Author, mysql_url: str
+) -> None:
+    load = author.found(["book"], GBOT_DB=mysql_url)["from"]["load"]
+    assert load["queries"] == 1
+    assert load["latency_s"] >= load["query_s"] > 0
 
 
 def test_the_server_knows_no_secret_of_a_platform_and_everything_else(author: Author) -> None:
@@ -146,7 +170,12 @@ def test_failures_are_told_with_the_first_reason(author: Author) -> None:
 def test_nothing_is_planned_from_failures_alone(author: Author) -> None:
     program = author.planned(["fail"], code=1)
     assert program.stdout == []
-    assert "none of 30 events succeeded, so there is nothing to plan with" in said(program)
+    assert "none of 30 events succeeded, so there is nothing to plan with. The first error: ValueError" in said(program)
+
+
+def test_what_the_database_says_is_told_as_well(author: Author, mysql_url: str) -> None:
+    program = author.planned(["astray"], code=1, GBOT_DB=mysql_url)
+    assert re.search(r"nothing to plan with\. The first error: plain event .*NO_SUCH_TABLE", said(program))
 
 
 def test_a_bot_that_cannot_be_served_is_told_as_gbot_serve_does(author: Author) -> None:

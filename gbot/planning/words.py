@@ -1,0 +1,89 @@
+"""How ``gbot plan`` writes numbers, units and rows. Pure.
+
+Memory is counted in units of 1,024: KiB, MiB and GiB.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from gbot.database.sizing import ServerLimits, share_of
+from gbot.planning.plan import DatabaseServer
+from gbot.planning.rds import ENGINES, GIB, Origin
+
+NAME_CELLS: Final = 12
+WIDTH_MIN: Final = 40
+WIDTH_MAX: Final = 110
+UNITS: Final = {"GiB": GIB, "MiB": 2**20}
+NOBODY_THERE: Final = " (0 there now)"  # of a server that was asked; this one was not
+
+
+def number(value: float) -> str:
+    """Three digits, whole numbers with all of theirs: 0.563, 40.3, 6,500."""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def span(seconds: float) -> str:
+    return f"{number(seconds)} s" if seconds >= 1 or not seconds else f"{seconds * 1000:.3g} ms"
+
+
+def size(bytes_: int) -> str:
+    for name, unit in UNITS.items():
+        if bytes_ >= unit:
+            return f"{number(bytes_ / unit)} {name}"
+    return f"{number(bytes_ / 1024)} KiB"
+
+
+def some(count: float, one: str, many: str = "") -> str:
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def nodes_text(nodes: int | None) -> str:
+    return "no number of nodes would do" if nodes is None else some(nodes, "node")
+
+
+def each_of(nodes: int) -> str:
+    return "the node" if nodes == 1 else f"each of {nodes_text(nodes)}"
+
+
+def share_text(server: DatabaseServer, nodes: int, origin: Origin) -> str:
+    """The arithmetic of a node's share of the database server, as gbot serve and gbot check show it."""
+    limits = ServerLimits(server.max_connections or 0, 0, 0, 0)
+    line = share_of(limits, nodes, with_inbox=server.has_inbox).arithmetic.replace(NOBODY_THERE, "")
+    told, *steps = line.split(" - ", 1)
+    if origin.text:
+        told += f" ({origin.text})"
+    return re.sub("[0-9]{4,}", lambda digits: f"{int(digits[0]):,}", " - ".join([told, *steps]))
+
+
+def smallest_class(max_connections: int | None, classes: Mapping[str, int]) -> str | None:
+    """The first that has so many connections; ``classes`` come with theirs, the smallest first."""
+    enough = (name for name, has in classes.items() if max_connections is not None and has >= max_connections)
+    return next(enough, None)
+
+
+def what_would_do(max_connections: int | None, origin: Origin, classes: Mapping[str, int]) -> str:
+    """Which server would have so many connections. A sentence."""
+    if max_connections is None:
+        return "No server can have as many as it takes."
+    one = smallest_class(max_connections, classes)
+    engine = ENGINES[origin.engine]
+    which = f"no class of {engine} has as many" if one is None else f"{one} is the smallest class of {engine} that has"
+    return f"max_connections {number(max_connections)} would do; by default {which}{' as many' if one else ''}."
+
+
+def wrapped(text: str, width: int, further: str = "") -> list[str]:
+    """The text in lines; those after the first begin with ``further``."""
+    return textwrap.wrap(text, max(WIDTH_MIN, min(width, WIDTH_MAX)), subsequent_indent=further, break_on_hyphens=False)
+
+
+def row(name: str, steps: Sequence[str], width: int) -> list[str]:
+    """A name and, beside it, a line for each step; what is too long for one goes on a little further in."""
+    lines = []
+    for step in steps:
+        lines += wrapped(f"{name:<{NAME_CELLS}}{step}", width, " " * (NAME_CELLS + 2))
+        name = ""
+    return lines

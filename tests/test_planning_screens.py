@@ -1,0 +1,195 @@
+"""What ``gbot plan`` answers, to people and to programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gbot.database.sizing import ServerLimits, share_of
+from gbot.planning import rds, verdict, words
+from gbot.planning.costs import Measured, measured_costs, usual_costs
+from gbot.planning.plan import DatabaseServer, Load, Node, make_plan
+from gbot.planning.rds import Origin
+from gbot.planning.screens import Question
+from tests.planning_rig import (
+    COSTS,
+    FIGURES,
+    MIB,
+    NOBODY_SAID,
+    NODE,
+    OLD_CASE,
+    changed,
+    headrooms,
+    loads,
+    nodes,
+    servers,
+)
+
+ORIGIN = Origin("mysql", is_given=True)
+CLASSES = rds.by_size(rds.classes(rds.read_table()), "mysql")
+
+
+def question(load: Load, server: DatabaseServer = NOBODY_SAID, node: Node = NODE, app: str | None = None) -> Question:
+    costs, sources = usual_costs(FIGURES, load), {"query_s": "default"}
+    return Question(load, costs, node, server, 0.3, ORIGIN, sources, app, classes=CLASSES)
+
+
+def shown(asked: Question, width: int = 300) -> str:
+    found = make_plan(asked.load, asked.costs, asked.node, asked.server, asked.headroom)
+    return "\n".join(verdict.plan_lines(asked, found, width))
+
+
+def told(asked: Question) -> Any:
+    found = make_plan(asked.load, asked.costs, asked.node, asked.server, asked.headroom)
+    return json.loads(verdict.plan_json(asked, found))
+
+
+def sentences(asked: Question) -> str:
+    """What is shown, however its lines are broken."""
+    return " ".join(shown(asked).split())
+
+
+def test_each_line_shows_its_arithmetic() -> None:
+    text = sentences(question(OLD_CASE, DatabaseServer(5100, has_inbox=True)))
+    assert "2,000/s x 2.5 s = 5,000 at once; with 30 % headroom 6,500" in text
+    assert "2,000/s x 1 use of a connection x 2 ms (default) = 4 at once; with 30 % headroom 6" in text
+    assert "max_connections 5,100 - 10 kept for others = 5,090; - 2 of the inbox = 5,088: enough" in text
+    assert "40.3 µs to take, store and run it" in text
+    assert (
+        "57.4 MiB + 6,500 handlers x 17.3 KiB + 10 connections x 10 KiB = 167 MiB on the node of 2 GiB: 1 node" in text
+    )
+
+
+def test_the_verdict_says_why_and_how_each_node_is_started() -> None:
+    lines = shown(question(OLD_CASE, DatabaseServer(5100, has_inbox=True), app="my bot:bot")).splitlines()
+    assert lines[-5:] == [
+        "1 node. Its tightest resource: CPU, 57 % of a core, headroom included.",
+        "Start it with:",
+        "  gbot serve 'my bot:bot' --pool 6500 --db-pool 10",
+        "With one more, so that one may be away, start each of the 2 with:",
+        "  gbot serve 'my bot:bot' --pool 6500 --db-pool 10 --db-share 2",
+    ]
+    lines = shown(question(changed(OLD_CASE, queries=0))).splitlines()
+    assert lines[-2:] == ["  gbot serve APP --pool 6500", "One more, started in the same way, lets one be away."]
+
+
+@given(st.integers(11, 200_000), st.integers(1, 50), st.booleans())
+def test_the_share_is_told_as_gbot_serve_tells_it(connections: int, count: int, has_inbox: bool) -> None:
+    server = DatabaseServer(connections, has_inbox)
+    text = words.share_text(server, count, ORIGIN)
+    assert "there now" not in text  # nobody has looked
+    own = share_of(ServerLimits(connections, 0, 0, 0), count, with_inbox=has_inbox)
+    assert text.replace(",", "") == own.arithmetic.replace(" (0 there now)", "")
+    assert text.endswith(f"= {own.connections:,}")
+
+
+def test_one_node_more_that_has_no_room_is_told_with_what_would_do() -> None:
+    text = sentences(question(OLD_CASE, DatabaseServer(17, has_inbox=False)))
+    assert "7 on the node, all that it may have" in text
+    assert "each of 2 nodes might have 3 connections and needs 6. max_connections 22 would do; by default db." in text
+    assert text.count("gbot serve") == 1
+
+
+def test_a_server_that_nobody_has_named_is_told_what_it_takes() -> None:
+    assert "the server's max_connections has to be 20 or more; --instance-class" in sentences(question(OLD_CASE))
+
+
+def test_what_was_measured_of_fast_handlers_is_told_with_its_doubts() -> None:
+    measured = Measured("measured", 0.003, 450.0, 60 * MIB, None, 1, 0.003, rate_per_s=20, is_held=True)
+    load = changed(OLD_CASE, latency_s=0.003, query_s=0.003)
+    sources = dict.fromkeys(("latency_s", "queries", "query_s"), "measured")
+    costs = measured_costs(FIGURES, load, measured)
+    one = Question(load, costs, NODE, NOBODY_SAID, 0.3, ORIGIN, sources, "mybot:bot", measured)
+    text = sentences(one)
+    assert "2,000/s x 3 ms (measured: so long it holds a connection, and it is seldom seen at work) = 6 at once" in text
+    assert "450 µs (measured at 20/s)" in text
+    assert "that is an upper bound: at 20/s" in text
+    assert "2,000/s x 1 use of a connection (measured) x 3 ms (measured)" in text
+    as_fast = msgspec.structs.replace(one, measured=msgspec.structs.replace(measured, rate_per_s=2000))
+    assert "upper bound" not in sentences(as_fast)
+    unseen = msgspec.structs.replace(measured, latency_s=0, queries=0, query_s=None, is_held=False)
+    idle = changed(load, latency_s=0, queries=0)
+    assert "x 0 s (measured: too short to be seen) = 0 at once" in sentences(
+        msgspec.structs.replace(one, load=idle, measured=unseen)
+    )
+
+
+def test_more_than_any_server_can_have_is_told() -> None:
+    greedy = question(changed(OLD_CASE, queries=100, query_s=10))
+    text = sentences(greedy)
+    assert "no server can have as many" in text
+    assert re.search(r"too few connections\. Each of \d+ nodes needs [\d,]+\. More nodes do not help\. No server", text)
+    assert told(greedy)["feasible"] is False
+
+
+def test_a_small_need_is_rounded_up_and_said_so() -> None:
+    text = sentences(question(changed(OLD_CASE, latency_s=0.001)))
+    assert "100 on the node, the least that a node is given" in text
+
+
+def test_several_nodes_share_the_database() -> None:
+    text = shown(question(changed(OLD_CASE, events_per_s=8000)))
+    assert "3 nodes, because of CPU: 76 % of a core on each, headroom included." in text
+    assert "Start each with:\n  gbot serve APP --pool 8667 --db-pool 10 --db-share 3\n" in text
+    assert "start each of the 4 with:\n  gbot serve APP --pool 8667 --db-pool 10 --db-share 4" in text
+
+
+def test_what_cannot_be_done_is_said_with_what_could_be() -> None:
+    slow = changed(OLD_CASE, queries=3, query_s=0.2)
+    text = sentences(question(slow, DatabaseServer(1000, has_inbox=False)))
+    assert "too few connections. The node needs 1,560 and may have 990" in text
+    assert "max_connections 1,570 would do; by default db.t4g.2xlarge is" in text
+    assert "1,269 events/s" in text
+    assert "gbot serve" not in text
+    assert "not enough of one thing: memory" in shown(question(OLD_CASE, node=Node(2, 2**20, 65_536)))
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    lines = shown(question(OLD_CASE, DatabaseServer(5100, has_inbox=True)), width).splitlines()
+    assert max(map(len, lines)) <= max(width, 72)
+
+
+@given(loads, nodes, servers, headrooms)
+def test_every_plan_can_be_shown_and_told_to_programs(
+    load: Load, node: Node, server: DatabaseServer, headroom: float
+) -> None:
+    asked = Question(load, COSTS, node, server, headroom, ORIGIN, classes=CLASSES)
+    found = make_plan(load, COSTS, node, server, headroom)
+    assert verdict.plan_lines(asked, found, 100)
+    answer = told(asked)
+    assert (answer["nodes"], answer["feasible"]) == (found.nodes, found.feasible)
+    assert (answer["command"] is not None) == found.feasible
+    assert found.feasible or answer["command_with_spare"] is None
+
+
+def test_programs_are_told_whole_bytes_the_commands_and_what_would_do() -> None:
+    answer = told(question(OLD_CASE, DatabaseServer(100, has_inbox=False), app="mybot:bot"))
+    assert answer["command"] == "gbot serve mybot:bot --pool 6500 --db-pool 10"
+    assert answer["command_with_spare"] == "gbot serve mybot:bot --pool 6500 --db-pool 10 --db-share 2"
+    amounts = [value for name, value in leaves(answer) if name.endswith("_bytes")]
+    assert len(amounts) == 5
+    assert all(isinstance(value, int) for value in amounts)
+    assert answer["from"]["costs"]["cpu_us"].keys() == {"event", "wait", "calls", "queries"}
+    assert all(text == text.strip() for _, text in leaves(answer) if isinstance(text, str))
+    small = told(question(changed(OLD_CASE, query_s=1), DatabaseServer(100, has_inbox=False)))
+    assert (small["command"], small["command_with_spare"]) == (None, None)
+    needed = small["database"]["max_connections_needed"]
+    assert needed == 2610
+    assert CLASSES[small["database"]["smallest_class"]] >= needed
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The names and values that are not made of others."""
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else ((name, part) for part in value):
+            yield from leaves(part, key)
+    else:
+        yield name, value
