@@ -29,7 +29,7 @@ WIDTH_WITHOUT_TERMINAL: Final = 100
 @click.option(
     "--config", "config_file", metavar="FILE", envvar=CONFIG_VARIABLE, help="TOML file with settings, named as below."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs; see above.")
 @setting_options
 def check(app: str, config_file: str | None, as_json: bool, **flags: str | None) -> None:
     """Would gbot serve work like this? Looks at all that it needs, and says what to do about what it lacks.
@@ -37,13 +37,18 @@ def check(app: str, config_file: str | None, as_json: bool, **flags: str | None)
     Give it what you give to gbot serve, as the same user and with the same environment. It serves nothing, sends
     nothing and changes nothing: the inbox and the database are only looked at, also while a server uses them, and a
     platform's API is asked one question without a token. The module of APP is imported, though, and what it does when
-    imported is done.
+    imported is done, in a process that is ended after that, or after 10 s.
 
     \b
     ok    as it should be
     warn  gbot serve would start, but look at it
     fail  gbot serve would not start, or not do all of its work: the exit code is 1
     skip  there is nothing to look at
+
+    --json tells the same as {"ok": true or false, "checks": [one object for each line]}. Each has name, state, found
+    and advice, and figures if there are numbers in found: {"free_bytes": 63954767872} for "59.6 GiB are free". Names
+    end with the unit: _bytes, _ms, _s, _days; without one it is a plain number. KiB, MiB and GiB are each 1,024 of the
+    one before.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path in another alphabet must not end the table
@@ -57,7 +62,7 @@ def check(app: str, config_file: str | None, as_json: bool, **flags: str | None)
         click.echo("\n".join(screens.table_lines(findings, width, colour=_has_colours())), color=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0 if passed(findings) else EXIT_FAILED)  # threads that the bot has started must not keep it
+    os._exit(0 if passed(findings) else EXIT_FAILED)  # a thread that waits for a disk in vain must not keep it
 
 
 def _has_colours() -> bool:

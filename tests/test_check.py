@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,19 +27,21 @@ from gbot.checks.app import app
 from gbot.checks.certificate import certificate
 from gbot.checks.checking import Check, check_all, run
 from gbot.checks.clock import Reading, clock, http_date, reading
-from gbot.checks.database import judged
+from gbot.checks.database import judged, sessions
 from gbot.checks.finding import HIDDEN, Finding, State, fail, ok, passed, secrets_in, size, skip, warn, without
 from gbot.checks.inbox import inbox
 from gbot.checks.port import holder_of, port
+from gbot.checks.server import when_away
 from gbot.checks.settings import Settings, config, config_file, read_settings, secrets, secrets_of
 from gbot.config import SETTINGS, Config
 from gbot.config_sources import load
-from gbot.database.sizing import ServerLimits, share_of
-from gbot.errors import ConfigError
+from gbot.database.sizing import ServerLimits, Share, share_of
+from gbot.errors import ConfigError, DatabaseDown
 from gbot.inbox_screens import cells
 from gbot.inboxes import sqlite_file
 from gbot.inboxes.sqlite import SqliteStore
 from gbot.inboxes.store import Policy
+from tests.journeys.processes import eventually
 
 POLICY: Final = Policy(strict=True, dedup_window_ms=60_000, keep_done_ms=0)
 DAY_S: Final = 86_400.0
@@ -124,7 +130,16 @@ def test_the_last_sentence_is_about_the_whole(findings: list[Finding], sentence:
 
 
 def test_the_figures_have_units() -> None:
-    assert (size(512 * MIB), size(1536 * MIB), size(2000 * 1024 * MIB)) == ("512 MiB", "1.5 GiB", "2,000.0 GiB")
+    assert (size(17.3 * 1024), size(512 * MIB), size(1536 * MIB)) == ("17.3 KiB", "512 MiB", "1.5 GiB")
+    assert size(2000 * 1024 * MIB) == "2,000.0 GiB"
+
+
+def test_figures_are_in_the_json_of_lines_that_have_some() -> None:
+    told = json.loads(screens.findings_json([ok("a", "2 of 3", {"there": 2, "took_ms": 0.5}), warn("b", "c", "d")]))
+    assert told["checks"] == [
+        {"name": "a", "state": "ok", "found": "2 of 3", "advice": "", "figures": {"there": 2, "took_ms": 0.5}},
+        {"name": "b", "state": "warn", "found": "c", "advice": "d"},
+    ]
 
 
 # ---- secrets
@@ -133,17 +148,28 @@ PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_c
 
 
 @given(PASSWORDS, TEXTS, TEXTS)
-def test_no_secret_is_in_a_line_wherever_it_came_from(secret: str, before: str, after: str) -> None:
+def test_what_others_have_said_is_not_shown_if_it_holds_a_secret(secret: str, before: str, after: str) -> None:
     hidden = secrets_in([(secret,), f"mysql://bot:{secret}@db/chat"])
-    finding = without(fail("x", f"{before}{secret}{after}", f"{after}{secret}"), hidden)
-    assert secret not in finding.found.replace(HIDDEN, "\0")
-    assert secret not in finding.advice.replace(HIDDEN, "\0")
+    said = f"{before}{secret}{after}"
+    finding = without(fail("x", f"mybot:bot fails: {said} (line 2)", "mend it", said=said), hidden)
+    assert finding == fail("x", f"mybot:bot fails: {HIDDEN} (line 2)", "mend it")
 
 
-def test_a_password_is_hidden_as_it_stands_in_the_url_and_as_the_server_has_it() -> None:
+@given(TEXTS)
+def test_what_others_have_said_is_shown_if_it_holds_none(said: str) -> None:
+    finding = fail("x", f"mybot:bot fails: {said} (line 2)", "mend it", said=said)
+    assert without(finding, {"\0 canary"}) == finding
+
+
+def test_gbots_own_words_are_shown_whatever_the_password_is() -> None:
+    finding = fail("x", "it holds a secret or a password: no such table", "mend the secret", said="no such table")
+    assert without(finding, {"secret", "password"}) == finding
+
+
+@pytest.mark.parametrize("said", ["p%40ss%2Fword", "p@ss/word", "bad@pass/word"])
+def test_a_password_is_known_as_it_stands_in_the_url_and_as_the_server_has_it(said: str) -> None:
     hidden = secrets_in(["mysql://bot:p%40ss%2Fword@db/chat", "mysql://bot:bad@pass/word@db/chat", None])
-    shown = without(fail("x", "p%40ss%2Fword p@ss/word bad@pass/word", ""), hidden).found
-    assert shown == " ".join([HIDDEN] * 3)
+    assert without(fail("x", f"it says {said}", "", said=said), hidden).found == f"it says {HIDDEN}"
 
 
 def test_secrets_of_the_environment_are_hidden_even_if_they_cannot_be_used() -> None:
@@ -244,11 +270,10 @@ def test_secrets_are_named_and_not_shown() -> None:
     environ = {"GBOT_LINE_CHANNEL_SECRET": "canary-one", "GBOT_MESSENGER_APP_SECRET": "canary-two"}
     findings = secrets(settings_of(environ=environ))
     assert states(findings) == [State.WARN] * 3
-    assert [finding.advice for finding in findings] == [
-        "set GBOT_LINE_CHANNEL_ACCESS_TOKEN",
-        "set GBOT_MESSENGER_PAGE_TOKEN",
-        "set GBOT_MESSENGER_VERIFY_TOKEN",
-    ]
+    names = ["line-channel-access-token", "messenger-page-token", "messenger-verify-token"]
+    for name, finding in zip(names, findings, strict=True):
+        variable = f"GBOT_{name.upper().replace('-', '_')}"
+        assert finding.advice == f"set {variable} in the service's environment, or {name} in the file of --config"
     whole = environ | {"GBOT_LINE_CHANNEL_ACCESS_TOKEN": "canary-three", "GBOT_PLATFORMS": "line"}
     assert secrets(settings_of(environ=whole)) == [ok("secrets", "line: secret, access token")]
     assert "canary" not in str(findings)
@@ -287,15 +312,11 @@ def test_a_file_with_a_secret_is_not_for_everybody(tmp_path: Path, text: str, mo
 
 @pytest.fixture
 def in_tmp(tmp_path: Path) -> Iterator[Path]:
-    """A current directory whose modules can be imported, and are forgotten afterwards."""
-    before, path, known = Path.cwd(), list(sys.path), set(sys.modules)
+    """A current directory whose modules can be imported."""
+    before = Path.cwd()
     os.chdir(tmp_path)
     yield tmp_path
     os.chdir(before)
-    sys.path[:] = path
-    for name in set(sys.modules) - known:
-        if name.startswith("checked_"):
-            del sys.modules[name]
 
 
 BOT: Final = "from gbot import Bot\nbot = Bot()\n"
@@ -310,24 +331,90 @@ HANDLER: Final = "@bot.text()\ndef answer(ctx): ...\n"
         ("1 / 0\n", State.FAIL, ["ZeroDivisionError", "line 1"]),
         ("bots = 1\n", State.FAIL, ["has no bot at all"]),
         (BOT + "@bot.text\ndef answer(ctx): ...\n", State.FAIL, ["needs parentheses"]),
-        (BOT + "import gevent\ngevent.sleep(60)\n", State.FAIL, ["had not ended after 0.2 s"]),
-        (BOT + "while True: pass\n", State.FAIL, ["had not ended after 0.2 s"]),
-        (BOT + "try:\n    while True: pass\nexcept Exception: pass\n", State.FAIL, ["had not ended after 0.2 s"]),
+        ("import sys\nsys.exit(0)\n", State.FAIL, ["SystemExit: 0", "line 2"]),
+        ("import os\nos._exit(0)\n", State.FAIL, ["its import ends the process, with exit code 0"]),
+        ("import os\nos.abort()\n", State.FAIL, ["its import ends the process, by signal 6 (Aborted)"]),
+        ("raise ValueError('x' * 3000)\n", State.FAIL, ["ValueError: (a text of 3,000 characters) ("]),
+        (f"raise ValueError('half a pair: {chr(92)}ud800')\n", State.FAIL, ["ValueError: half a pair: \ud800 ("]),
     ],
 )
-def test_the_bot_is_imported_and_that_has_an_end(in_tmp: Path, source: str, state: State, parts: list[str]) -> None:
+def test_the_bot_is_imported(in_tmp: Path, source: str, state: State, parts: list[str]) -> None:
     (in_tmp / "checked_bot.py").write_text(source)
-    finding = app("checked_bot:bot", 0.2)
+    finding = app("checked_bot:bot")
     assert finding.state is state
     assert all(part in finding.found for part in parts), finding.found
+    assert bool(finding.advice) == (state is not State.OK)
 
 
-def test_what_the_bot_prints_when_imported_is_not_in_the_table(
-    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+SWALLOWING: Final = "while True:\n    try:\n        sum(range(10_000))\n    except BaseException: pass\n"
+DEAF: Final = "import signal\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "start_max_s"),
+    [
+        ("import gevent\ngevent.sleep(60)\n", 10.0),
+        (SWALLOWING, 10.0),
+        ("import re\nre.match('(a+)+$', 'a' * 60 + 'b')\n", 10.0),  # which lets no other thread of Python run
+        (DEAF + SWALLOWING, 5.0),  # all of which passes
+    ],
+)
+def test_an_import_that_hangs_has_an_end(in_tmp: Path, source: str, start_max_s: float) -> None:
+    (in_tmp / "checked_bot.py").write_text(f"import os\nopen('pid', 'w').write(str(os.getpid()))\n{BOT}{source}")
+    finding = app("checked_bot:bot", 0.3, start_max_s)
+    assert (finding.state, finding.found) == (State.FAIL, "checked_bot:bot: its import had not ended after 0.3 s")
+    assert not is_running(int((in_tmp / "pid").read_text()))
+
+
+def is_running(process: int) -> bool:
+    """Also not a zombie, for which nobody may have asked yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_import_that_hangs_ends_though_the_check_is_killed(in_tmp: Path) -> None:
+    (in_tmp / "checked_bot.py").write_text(f"import os\nopen('pid', 'w').write(str(os.getpid()))\n{SWALLOWING}")
+    code = "from gbot.checks.app import app\napp('checked_bot:bot', 2.0)\n"
+    with subprocess.Popen([sys.executable, "-c", code]) as check:
+        written = in_tmp / "pid"
+        eventually(lambda: written.exists() and written.read_text())
+        check.kill()
+    importing = int(written.read_text())
+    try:
+        eventually(lambda: not is_running(importing))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(importing, signal.SIGKILL)
+
+
+def test_what_the_bot_prints_when_imported_goes_to_standard_error(
+    in_tmp: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (in_tmp / "checked_loud.py").write_text(f"print('hello')\n{BOT}{HANDLER}")
+    noise = "import os\nprint('printed')\nos.write(1, b'written\\n')\nos.system('echo by a child')\n"
+    (in_tmp / "checked_loud.py").write_text(f"{noise}{BOT}{HANDLER}")
     assert app("checked_loud:bot").state is State.OK
-    assert capsys.readouterr() == ("", "hello\n")
+    shown = capfd.readouterr()
+    assert (shown.out, sorted(shown.err.splitlines())) == ("", ["by a child", "printed", "written"])
+
+
+@pytest.mark.parametrize(("source", "state"), [(BOT + HANDLER, State.OK), ("os._exit(0)\n", State.FAIL)])
+def test_what_the_bot_leaves_behind_does_not_keep_the_check(in_tmp: Path, source: str, state: State) -> None:
+    left = "import os, time\nif not os.fork():\n    open('left', 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
+    (in_tmp / "checked_parent.py").write_text(f"{left}{source}")
+    try:
+        assert app("checked_parent:bot").state is state
+    finally:
+        eventually(lambda: (in_tmp / "left").exists() and (in_tmp / "left").read_text())
+        os.kill(int((in_tmp / "left").read_text()), signal.SIGKILL)
+
+
+def test_modules_are_found_where_the_program_finds_them(in_tmp: Path) -> None:
+    for name in ("json.py", "queue.py"):
+        (in_tmp / name).write_text("raise AssertionError('not the one of the standard library')\n")
+    (in_tmp / "checked_bot.py").write_text(f"import queue\n{BOT}{HANDLER}")
+    assert app("checked_bot:bot").state is State.OK
 
 
 # ---- the port
@@ -510,8 +597,22 @@ def test_open_files_are_counted() -> None:
 def test_too_few_open_files_are_said(hard: int, state: State) -> None:
     finding = machine.open_files(WITH_DB, True, hard, hard)
     assert finding.state is state
-    assert ("LimitNOFILE" in finding.advice) == (state is not State.OK)
+    assert ("LimitNOFILE=15264;" in finding.advice) == (state is not State.OK)
+    assert finding.figures == ({"needed": 15_264, "limit": hard} if hard > 0 else {"needed": 15_264})
     assert ("raises its soft limit" in finding.found) == (hard == -1)
+
+
+def test_the_files_that_are_kept_for_clients_are_not_the_databases() -> None:
+    few = Config(db="mysql://bot@db/chat", db_pool=5000, connections_max=100)
+    finding = machine.open_files(few, False, 5200, 5200)
+    assert finding.state is State.FAIL
+    assert "= 5,164 at most; there are 5,200; open-file limit 5200 - 1364 for clients and all else" in finding.found
+    assert "LimitNOFILE=6751;" in finding.advice
+    assert finding.advice.endswith("or lower --db-pool to 3836")
+    assert machine.open_files(few, False, 6751, 6751).state is State.OK
+    assert machine.open_files(few, False, 6750, 6750).state is State.FAIL
+    clamped = machine.open_files(replace(few, db_oversize="clamp"), False, 5200, 5200)
+    assert clamped.state is State.WARN
 
 
 def kernel(directory: Path, somaxconn: int, syn_backlog: int, cookies: int) -> Path:
@@ -527,18 +628,19 @@ def kernel(directory: Path, somaxconn: int, syn_backlog: int, cookies: int) -> P
     [
         ((4096, 4096, 0), "127.0.0.1", ""),
         ((4096, 128, 1), "127.0.0.1", ""),  # SYN cookies
-        ((128, 128, 1), "127.0.0.1", "sysctl -w net.core.somaxconn=4096"),
+        ((128, 128, 1), "127.0.0.1", "as root: sysctl -w net.core.somaxconn=4096;"),
         (
             (128, 128, 0),
             "127.0.0.1",
-            "sysctl -w net.core.somaxconn=4096 and sysctl -w net.ipv4.tcp_max_syn_backlog=4096",
+            "as root: sysctl -w net.core.somaxconn=4096 and sysctl -w net.ipv4.tcp_max_syn_backlog=4096;",
         ),
         ((4096, 128, 0), "unix:/run/gbot.sock", ""),
     ],
 )
 def test_the_kernels_backlog(tmp_path: Path, values: tuple[int, int, int], host: str, advice: str) -> None:
     finding = machine.backlog(Config(host=host), kernel(tmp_path, *values))
-    assert (finding.state, finding.advice) == (State.WARN if advice else State.OK, advice)
+    assert (finding.state, finding.advice[: len(advice)]) == (State.WARN if advice else State.OK, advice)
+    assert (finding.figures["somaxconn"], finding.figures["asked"]) == (values[0], 4096)
 
 
 def test_a_kernel_that_does_not_tell_is_skipped(tmp_path: Path) -> None:
@@ -550,8 +652,9 @@ def test_memory_is_compared_with_what_the_handlers_need() -> None:
     assert machine.memory(big, 8 * 1024 * MIB).state is State.OK
     finding = machine.memory(big, 1024 * MIB)
     assert finding.state is State.WARN
-    assert "100,000 handlers at once of 17.3 KB each" in finding.found
-    assert finding.found.endswith("of 1.0 GiB")
+    assert "100,000 handlers at once of 17.3 KiB each" in finding.found
+    assert finding.found.endswith(f"{size(finding.figures['needed_bytes'])} of 1.0 GiB")
+    assert finding.figures["limit_bytes"] == 1024 * MIB
     assert machine.memory(big, float("inf")).state is State.SKIP
     assert 16 * MIB < machine.memory_limit() < 2**50
 
@@ -626,8 +729,43 @@ def test_the_pool_is_compared_with_the_share(pool: int, clamp: bool, state: Stat
 
 
 def test_a_server_that_is_full_fails_even_where_the_share_would_be_taken() -> None:
-    share = share_of(ServerLimits(20, 0, 15, 0), 1, with_inbox=False)
+    share = share_of(ServerLimits(20, 0, 18, 0), 1, with_inbox=False)
     assert judged(share, 5, clamp=True).state is State.FAIL
+
+
+@pytest.mark.parametrize(
+    ("there", "pool", "nodes", "state", "part"),
+    [
+        (0, 280, 1, State.OK, "user bot has no other connections open there"),
+        (1, 279, 1, State.OK, "user bot has 1 connection open there already; with 279 more for --db-pool that is 280"),
+        (40, 241, 1, State.WARN, "user bot has 40 connections open there already; with 241 more for --db-pool that is"),
+        (40, 999, 1, State.WARN, "with 280 more for --db-pool that is 320 of 280"),
+        (140, 70, 4, State.OK, "user bot has 140 connections open there already, which are in the shares of the 4"),
+    ],
+)
+def test_connections_of_the_same_user_hint_at_other_nodes(
+    there: int, pool: int, nodes: int, state: State, part: str
+) -> None:
+    config = Config(db="mysql://bot@db/chat", db_pool=pool, db_share=nodes)
+    share = Share(280 // nodes, "", "max_connections")
+    finding = sessions("bot", there, share, config)
+    assert (finding.state, part in finding.found) == (state, True), finding
+    assert finding.figures == {"used_by_user": there}
+    assert ("set --db-share to the number of nodes" in finding.advice) == (state is State.WARN)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("1040 Too many connections", "all its connections are in use"),
+        ("1226 User 'bot' has exceeded the 'max_user_connections' resource", "what this user may have is in use"),
+        ("2026 SSL connection error; ?tls=off in its URL connects without", "see to the server's certificate"),
+        ("2003 Can't connect to MySQL server on 'db' (timed out)", "start it, or see to host, port and firewall"),
+        ("what answers there does not speak MySQL's protocol", "start it, or see to host, port and firewall"),
+    ],
+)
+def test_what_to_do_about_a_server_depends_on_what_it_says(text: str, advice: str) -> None:
+    assert when_away(DatabaseDown(text)).startswith(advice)
 
 
 # ---- the SQLite inbox
@@ -656,7 +794,9 @@ def test_an_inbox_that_nobody_uses_stays_as_it_is(tmp_path: Path) -> None:
     store.close()
     before = contents(tmp_path)
     finding = look_at(path)
-    assert finding == ok("inbox", f"{path} has schema {len(sqlite_file.MIGRATIONS)}; no worker uses it now")
+    known = len(sqlite_file.MIGRATIONS)
+    figures = {"schema": known, "workers": 0}
+    assert finding == ok("inbox", f"{path} has schema {known}; no worker uses it now", figures)
     assert contents(tmp_path) == before
 
 
@@ -731,6 +871,7 @@ def test_a_check_that_breaks_is_a_line_and_not_the_end() -> None:
     assert [finding.name for finding in findings] == ["a", "b", "c"]
     assert states(findings) == [State.OK, State.FAIL, State.OK]
     assert "the check itself broke: KeyError: 'some\\nthing'" in findings[1].found
+    assert without(findings[1], {"some\\nthing"}).found == f"the check itself broke: KeyError: {HIDDEN}"
 
 
 def test_a_check_that_takes_too_long_is_a_line_and_not_the_end() -> None:

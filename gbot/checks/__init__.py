@@ -6,4 +6,6 @@
         └────────┴───────┴────────┬─────────┴───────┴───────┘
                                   ▼
                      finding  clock      (pure: what was found, and what others' clocks say of this one's)
+
+``server`` is what the inbox and the database have in common: a MySQL server. ``app`` runs the author's module.
 """

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import gevent
 
 from gbot.checks.clock import Reading, http_date, reading
-from gbot.checks.finding import Finding, fail, milliseconds, ok, warn
+from gbot.checks.finding import Finding, fail, in_ms, milliseconds, ok, warn
 from gbot.config import Config
 from gbot.errors import ApiUnreachable, ResultUnknown
 from gbot.outbound.http_answer import AnswerParser
@@ -60,14 +60,15 @@ def api(place: Place, tell: Callable[[Reading], object]) -> Finding:
     except (ApiUnreachable, ResultUnknown) as error:
         found = str(error).removesuffix("; nothing was sent").removesuffix("; the request may have arrived")
         return failed(name, found, advice)
-    took = milliseconds(time.monotonic() - began)
+    took_s = time.monotonic() - began
     by_proxy = f" through the proxy {route.address[0]}:{route.address[1]}" if route.is_proxied else ""
     if route.target_prefix and answer.status in FROM_PROXY:
         return failed(name, f"no way to {origin}{by_proxy}: it answered with status {answer.status}", advice)
     date = http_date(answer.headers.get("date", ""))
     if date is not None:
         tell(reading(parts.hostname or origin, date, asked_s, time.time(), DATE_STEP_S))
-    return ok(name, f"{origin} answers{by_proxy} in {took} (status {answer.status})")
+    found = f"{origin} answers{by_proxy} in {milliseconds(took_s)} (status {answer.status})"
+    return ok(name, found, {"answer_ms": in_ms(took_s), "status": answer.status})
 
 
 def _ask(route: Route, path: str) -> AnswerParser:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import Any, Final
 
-from gbot.checks.finding import Finding, fail, ok, skip, warn
+from gbot.checks.finding import Finding, count, fail, ok, skip, warn
 from gbot.config import Config
 from gbot.errors import StartError
 from gbot.listener import load_tls
@@ -32,12 +32,11 @@ def certificate(config: Config, now_s: float) -> Finding:
         assert context is not None
         shown = _shown(context, path)
     except StartError as error:
-        return fail(
-            NAME, str(error), "name the PEM files of the certificate chain and its key, readable for gbot's user"
-        )
+        advice = "name with --tls-cert and --tls-key the PEM files of the chain and its key, readable for gbot's user"
+        return fail(NAME, str(error), advice)
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or error.reason
-        return fail(NAME, f"{path}: clients would refuse it: {reason}", "get a certificate for a TLS server")
+        return fail(NAME, f"{path}: clients would refuse it: {reason}", "get one that is for a TLS server")
     return judged(path, shown, now_s)
 
 
@@ -47,14 +46,17 @@ def judged(path: str, shown: dict[str, Any], now_s: float) -> Finding:
     itself = f"{path} for {names or 'no host name'}"
     begins_s, ends_s = (ssl.cert_time_to_seconds(shown[moment]) for moment in ("notBefore", "notAfter"))
     days = int((ends_s - now_s) // DAY_S)
+    figures = {"valid_days": days}
     if now_s >= ends_s:
-        return fail(NAME, f"{itself} expired on {shown['notAfter']}", "renew it; clients refuse it")
+        advice = "renew it, and start gbot serve again: clients refuse it"
+        return fail(NAME, f"{itself} expired on {shown['notAfter']}", advice, figures)
     if now_s < begins_s:
-        return fail(NAME, f"{itself} is not valid before {shown['notBefore']}", "set the clock, or use the one before")
-    found = f"{itself} is valid for {days} more {'day' if days == 1 else 'days'}"
+        advice = "set this machine's clock, or use the one before"
+        return fail(NAME, f"{itself} is not valid before {shown['notBefore']}", advice, figures)
+    found = f"{itself} is valid for {count(days, 'more day')}"
     if days < DAYS_MIN:
-        return warn(NAME, found, "renew it soon; gbot serve reads it when it starts")
-    return ok(NAME, found)
+        return warn(NAME, found, "renew it soon; gbot serve reads it when it starts", figures)
+    return ok(NAME, found, figures)
 
 
 def _shown(context: ssl.SSLContext, path: str) -> dict[str, Any]:

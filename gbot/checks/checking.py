@@ -1,8 +1,8 @@
 """All the checks of ``gbot check``, each bounded in time; see :mod:`gbot.checks`.
 
-They run side by side, in groups; the import of APP comes early and has the process for itself. One that breaks, or
-takes too long, is a line that says so, and never the end of the others. What they found is always shown in the same
-order. The last thing done to every line is to take out whatever secret an error's text may have brought into it.
+They run side by side, in groups; the import of APP has ended before the machine and the servers are looked at. One
+that breaks, or takes too long, is a line that says so, and never the end of the others. What they found is always shown
+in the same order. The last thing done to every line is to take out what others have said if it holds a secret.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _looked(check: Check) -> list[Finding]:
         return [found] if isinstance(found, Finding) else list(found)
     except Exception as error:
         text = " ".join(str(error).split())
-        return [fail(check.name, f"the check itself broke: {type(error).__name__}: {text}", BROKEN)]
+        return [fail(check.name, f"the check itself broke: {type(error).__name__}: {text}", BROKEN, said=text)]
 
 
 def checks_of_settings(read: settings.Settings) -> list[Check]:

@@ -11,7 +11,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from gbot.checks.finding import Finding, State, ok, skip
+from gbot.checks.finding import Finding, fail, ok, skip, warn
 
 NAME: Final = "clock"
 WARN_S: Final = 2.0
@@ -54,9 +54,10 @@ def clock(readings: Sequence[Reading]) -> Finding:
         return skip(NAME, "nothing to compare it with: neither a database nor a platform's API has told its time")
     worst = max(reading.off_s for reading in readings)
     found = "; ".join(map(_sentence, readings))
+    figures = {"off_s": round(worst, 3)}
     if worst <= WARN_S:
-        return ok(NAME, found)
-    return Finding(NAME, State.FAIL if worst > FAIL_S else State.WARN, found, ADVICE)
+        return ok(NAME, found, figures)
+    return (fail if worst > FAIL_S else warn)(NAME, found, ADVICE, figures)
 
 
 def _sentence(reading: Reading) -> str:

@@ -1,15 +1,16 @@
-"""Whether the bot's own database can be reached, and has room for the connections of all nodes."""
+"""Whether the bot's own database can be reached and written to, and has room for the connections of all nodes."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Final
 
 from gbot.checks.clock import Reading
-from gbot.checks.finding import Finding, fail, milliseconds, ok, skip, warn
-from gbot.checks.inbox import clock_of
+from gbot.checks.finding import Finding, count, fail, in_ms, milliseconds, ok, skip, warn
+from gbot.checks.server import RDS, WRITER, clock_of, is_read_only, when_away
 from gbot.config import Config
 from gbot.database.address import Address, parse
 from gbot.database.connection import Connection
@@ -20,6 +21,7 @@ from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused
 
 NAME: Final = "database"
 ROOM: Final = "db connections"
+SESSIONS: Final = "db sessions"
 IDLE: Final = "db idle"
 IDLE_MIN_S: Final = 60
 ROUNDS: Final = 5  # of which the fastest counts: the first ones make caches warm
@@ -37,14 +39,14 @@ def database(config: Config, tell: Callable[[Reading], object]) -> list[Finding]
             connected_s = time.monotonic() - began
             [(server,)] = connection.rows("SELECT VERSION()")
             round_s = min(_round_s(connection) for _ in range(ROUNDS))
-            times = f"connected in {milliseconds(connected_s)}, then answers in {milliseconds(round_s)}"
             tell(clock_of(connection, f"the database {address.host}"))
-            return [ok(NAME, f"{place}, {server}, {times}"), _room(config, address, connection), _idle(connection)]
+            reached = _reached(connection, f"{place}, {server}", connected_s, round_s)
+            return [reached, *_connections(config, address, connection), _idle(connection)]
     except DatabaseRefused as error:
         advice = "see to user, password and database in GBOT_DB: gbot serve would not start"
         return [fail(NAME, f"{place} does not let gbot in: {error}", advice)]
     except DatabaseDown as error:
-        advice = "start it, or see to host, port and firewall; until it is there, events that need it are put off"
+        advice = f"{when_away(error)}; events that need it are put off until gbot serve can reach it"
         return [fail(NAME, f"{place} cannot be reached: {error}", advice)]
 
 
@@ -54,15 +56,55 @@ def _round_s(connection: Connection) -> float:
     return time.monotonic() - began
 
 
-def _room(config: Config, address: Address, connection: Connection) -> Finding:
+def _reached(connection: Connection, server: str, connected_s: float, round_s: float) -> Finding:
+    found = f"{server}, connected in {milliseconds(connected_s)}, then answers in {milliseconds(round_s)}"
+    figures = {"connected_ms": in_ms(connected_s), "answer_ms": in_ms(round_s)}
+    if not is_read_only(connection):
+        return ok(NAME, found, figures)
+    return warn(NAME, f"{found}; it is read-only", f"if handlers write, name in GBOT_DB {WRITER}", figures)
+
+
+def _connections(config: Config, address: Address, connection: Connection) -> list[Finding]:
+    """What room there is, in numbers as well, and who else of the same user is in it."""
+    inbox = inbox_beside(address, config.inbox)
     try:
-        inbox = inbox_beside(address, config.inbox)
         limits = limits_beside(connection, address, inbox)
     except DatabaseMistake as error:
         found = f"the server does not tell its limits ({error}), so --db-pool {config.db_pool} is taken as it is"
-        return warn(ROOM, found, "let gbot's user read its variables and status")
+        return [warn(ROOM, found, "let gbot's user read its variables and status")]
     share = share_of(limits, config.db_share, with_inbox=inbox is not None)
-    return judged(share, config.db_pool, clamp=config.db_oversize == "clamp")
+    room = judged(share, config.db_pool, clamp=config.db_oversize == "clamp")
+    figures = {
+        "max_connections": limits.connections_max,
+        "used_by_others": limits.used_by_others,
+        "kept_for_others": limits.kept_for_others,
+        "nodes": config.db_share,
+        "share": share.connections,
+        "db_pool": config.db_pool,
+    }
+    if limits.user_max > 0:
+        figures["max_user_connections"] = limits.user_max
+    there = share.used_by_user - 1  # this check has one
+    return [dataclasses.replace(room, figures=figures), sessions(address.user, there, share, config)]
+
+
+def sessions(user: str, there: int, share: Share, config: Config) -> Finding:
+    """Whether connections of the same user, which may be this node's own, hint at nodes that are not counted. Pure."""
+    figures = {"used_by_user": max(0, there)}
+    if there <= 0:
+        return ok(SESSIONS, f"user {user} has no other connections open there", figures)
+    found = f"user {user} has {count(there, 'connection')} open there already"
+    if config.db_share > 1:
+        return ok(SESSIONS, f"{found}, which are in the shares of the {config.db_share} nodes", figures)
+    pool = min(config.db_pool, share.connections)
+    both = f"{found}; with {pool:,} more for --db-pool that is {there + pool:,} of {share.connections:,}"
+    if there + pool <= share.connections:
+        return ok(SESSIONS, both, figures)
+    advice = (
+        "if they are those of other nodes, set --db-share to the number of nodes; if they are those of this node's "
+        "server, which is to be started anew, all is well"
+    )
+    return warn(SESSIONS, both, advice, figures)
 
 
 def judged(share: Share, pool: int, *, clamp: bool) -> Finding:
@@ -71,18 +113,21 @@ def judged(share: Share, pool: int, *, clamp: bool) -> Finding:
     if taken == pool:
         return ok(ROOM, found)
     if share.connections < 1:
-        return fail(ROOM, found, f"raise {share.bound}, or end sessions of others")
+        return fail(ROOM, found, f"raise {share.bound} {RDS}, or end sessions of others")
     if taken:
-        return warn(ROOM, found, f"--db-pool {taken}, or raise {share.bound}; gbot serve takes {taken}")
-    advice = f"--db-pool {share.connections}, or raise {share.bound}, or --db-oversize clamp to take the share"
+        return warn(ROOM, found, f"--db-pool {taken}, or raise {share.bound} {RDS}; gbot serve takes {taken}")
+    advice = f"--db-pool {share.connections}, or raise {share.bound} {RDS}, or --db-oversize clamp to take the share"
     return fail(ROOM, found, advice)
 
 
 def _idle(connection: Connection) -> Finding:
-    [(seconds,)] = connection.rows("SELECT @@GLOBAL.wait_timeout")
+    try:
+        [(seconds,)] = connection.rows("SELECT @@GLOBAL.wait_timeout")
+    except DatabaseMistake:
+        return skip(IDLE, "the server does not tell when it closes connections that are idle (wait_timeout)")
     found = f"the server closes connections that are idle for {int(seconds):,} s (wait_timeout)"
+    figures = {"wait_timeout_s": int(seconds)}
     if int(seconds) < IDLE_MIN_S:
-        return warn(
-            IDLE, f"{found}, so gbot opens new ones again and again", f"SET GLOBAL wait_timeout = {IDLE_MIN_S * 10}"
-        )
-    return ok(IDLE, found)
+        advice = f"as its admin: SET GLOBAL wait_timeout = {IDLE_MIN_S * 10} {RDS}"
+        return warn(IDLE, f"{found}, so gbot opens new ones again and again", advice, figures)
+    return ok(IDLE, found, figures)

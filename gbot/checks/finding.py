@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-HIDDEN: Final = "(not shown)"
+HIDDEN: Final = "(not shown, because it holds a secret)"
 SECRET_CHARACTERS_MIN: Final = 6  # a shorter one is a part of too many words
 
 
@@ -25,24 +25,30 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the table. ``found`` and ``advice`` are sentences without a full stop; ``advice`` says what to do."""
+    """One line of the table. ``found`` and ``advice`` are sentences without a full stop; ``advice`` says what to do.
+
+    ``figures`` are the numbers in them, for programs; each name ends with its unit, unless it counts something.
+    ``said`` is the part of ``found`` that is none of gbot's own words, such as an error's text, and may hold a secret.
+    """
 
     name: str
     state: State
     found: str
     advice: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    said: str = ""
 
 
-def ok(name: str, found: str) -> Finding:
-    return Finding(name, State.OK, found)
+def ok(name: str, found: str, figures: Mapping[str, float] | None = None) -> Finding:
+    return Finding(name, State.OK, found, "", figures or {})
 
 
-def warn(name: str, found: str, advice: str) -> Finding:
-    return Finding(name, State.WARN, found, advice)
+def warn(name: str, found: str, advice: str, figures: Mapping[str, float] | None = None) -> Finding:
+    return Finding(name, State.WARN, found, advice, figures or {})
 
 
-def fail(name: str, found: str, advice: str) -> Finding:
-    return Finding(name, State.FAIL, found, advice)
+def fail(name: str, found: str, advice: str, figures: Mapping[str, float] | None = None, *, said: str = "") -> Finding:
+    return Finding(name, State.FAIL, found, advice, figures or {}, said)
 
 
 def skip(name: str, found: str) -> Finding:
@@ -54,11 +60,14 @@ def passed(findings: Iterable[Finding]) -> bool:
 
 
 def without(finding: Finding, secrets: Iterable[str]) -> Finding:
-    """The finding with no secret in it, whatever an error's text may have held."""
-    found, advice = finding.found, finding.advice
-    for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
-        found, advice = found.replace(secret, HIDDEN), advice.replace(secret, HIDDEN)
-    return dataclasses.replace(finding, found=found, advice=advice)
+    """The finding with no secret in it, whatever an error's text may have held.
+
+    All of such a text goes: a gap in a sentence that can be guessed would tell what stood there. What gbot itself says
+    stays, and holds none.
+    """
+    if not any(secret in finding.said for secret in secrets):
+        return finding
+    return dataclasses.replace(finding, found=finding.found.replace(finding.said, HIDDEN), said="")
 
 
 def secrets_in(values: Iterable[Any]) -> set[str]:
@@ -90,11 +99,18 @@ def count(number: float, what: str) -> str:
 
 
 def size(bytes_: float) -> str:
-    """``512 MiB``, ``1.4 GiB``."""
+    """``17.3 KiB``, ``512 MiB``, ``1.4 GiB``: each is 1,024 of the one before."""
     if math.isinf(bytes_):
         return "no limit"
-    mib = bytes_ / 2**20
-    return f"{mib:,.0f} MiB" if mib < 1024 else f"{mib / 1024:,.1f} GiB"
+    kib = bytes_ / 2**10
+    if kib < 1024:
+        return f"{kib:,.1f} KiB"
+    return f"{kib / 2**10:,.0f} MiB" if kib < 2**20 else f"{kib / 2**20:,.1f} GiB"
+
+
+def in_ms(seconds: float) -> float:
+    """For figures, to the microsecond."""
+    return round(seconds * 1000, 3)
 
 
 def milliseconds(seconds: float) -> str:

@@ -13,10 +13,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from gbot.checks.clock import Reading, reading
-from gbot.checks.finding import Finding, count, fail, milliseconds, ok, size, warn
+from gbot.checks.clock import Reading
+from gbot.checks.finding import Finding, count, fail, in_ms, milliseconds, ok, size, warn
+from gbot.checks.server import WRITER, clock_of, is_read_only, when_away
 from gbot.config import Config
-from gbot.database.address import EXPECTED, parse
+from gbot.database.address import parse
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused, StartError
@@ -28,10 +29,10 @@ from gbot.inboxes.store import StoreDown
 NAME: Final = "inbox"
 DISK: Final = "disk"
 DISK_FREE_WARN_BYTES: Final = 1024**3
-MIGRATE: Final = "gbot inbox migrate, with the same --inbox (GBOT_INBOX)"
+MIGRATE: Final = "run gbot inbox migrate once, with the same --inbox (GBOT_INBOX)"
+GRANTS: Final = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX"
 UNUSED: Final = "; no worker uses it now"
 WORKERS: Final = f"SELECT COUNT(*) FROM gbot_workers WHERE life > 0 AND beat >= NOW(6) - INTERVAL {GONE_AFTER_S} SECOND"
-CLOCK: Final = "SELECT UNIX_TIMESTAMP(NOW(6))"
 
 
 def inbox(config: Config, tell: Callable[[Reading], object]) -> list[Finding]:
@@ -55,22 +56,23 @@ def _sqlite(path: Path) -> list[Finding]:
     try:
         found = _file(path) if os.path.lexists(path) else ok(NAME, f"{path} is not there yet; gbot serve makes it")
     except StartError as error:
-        found = fail(NAME, str(error), "mend that first: gbot serve would not start")
+        found = fail(NAME, str(error), "mend that first, or name another file with --inbox")
     except (StoreDown, OSError) as error:
-        found = fail(NAME, f"{path} cannot be read: {error}", "mend that, or name another file with --inbox")
+        advice = "mend that first, or name another file with --inbox; the events in this one run when it is used again"
+        found = fail(NAME, f"{path} cannot be read: {error}", advice)
     return [found, _disk(directory)]
 
 
 def _file(path: Path) -> Finding:
     version, workers = look_into(path)
     known = len(sqlite_file.MIGRATIONS)
-    used = _beside(workers)
+    used, figures = _beside(workers), {"schema": version, "workers": workers}
     if version < known:
         found = (
             f"{path} has schema {version}{used}; gbot serve brings it to {known}, and an older gbot cannot use it then"
         )
-        return warn(NAME, found, "keep a copy of the file until you are sure, if you may have to go back")
-    return ok(NAME, f"{path} has schema {version}{used}")
+        return warn(NAME, found, "keep a copy of the file until you are sure, if you may have to go back", figures)
+    return ok(NAME, f"{path} has schema {version}{used}", figures)
 
 
 def _beside(workers: int) -> str:
@@ -82,46 +84,46 @@ def _beside(workers: int) -> str:
 def _disk(directory: Path) -> Finding:
     disk = os.statvfs(directory)
     free = disk.f_bavail * disk.f_frsize
-    found = f"{size(free)} are free for the inbox in {directory}"
+    found, figures = f"{size(free)} are free for the inbox in {directory}", {"free_bytes": free}
+    advice = f"make room: below {size(DISK_FREE_MIN_BYTES)} gbot takes no events"
     if free < DISK_FREE_MIN_BYTES:
-        advice = f"make room: below {size(DISK_FREE_MIN_BYTES)} gbot takes no events"
-        return fail(DISK, found, advice)
+        return fail(DISK, found, advice, figures)
     if free < DISK_FREE_WARN_BYTES:
-        return warn(DISK, found, f"make room: below {size(DISK_FREE_MIN_BYTES)} gbot takes no events")
-    return ok(DISK, found)
+        return warn(DISK, found, advice, figures)
+    return ok(DISK, found, figures)
 
 
 # ---- MySQL
 
 
 def _mysql(url: str, tell: Callable[[Reading], object]) -> Finding:
-    try:
-        address = parse(url)
-    except ValueError:
-        return fail(NAME, "its address cannot be used", f"write it as {EXPECTED}")
+    address = parse(url)
     place = address.place
     began = time.monotonic()
     try:
-        connection = Connector(address).connect()
-        with closing(connection):
-            took = milliseconds(time.monotonic() - began)
+        with closing(Connector(address).connect()) as connection:
+            connected_s = time.monotonic() - began
             tell(clock_of(connection, f"the inbox {address.host}"))
-            return _tables(connection, place, took)
+            return _tables(connection, place, connected_s)
     except StartError as error:
         return fail(NAME, str(error), "use a server that is new enough")
     except DatabaseRefused as error:
         return fail(NAME, f"{place} does not let gbot in: {error}", "see to user, password and database in GBOT_INBOX")
     except DatabaseDown as error:
-        return fail(NAME, f"{place} cannot be reached: {error}", "start it, or see to host, port and firewall")
+        advice = f"{when_away(error)}; without it gbot serve takes no events"
+        return fail(NAME, f"{place} cannot be reached: {error}", advice)
     except DatabaseMistake as error:
         if error.code not in mysql_schema.NOT_ALLOWED:
             raise
-        return fail(NAME, f"{place}: its user may not do what the inbox needs: {error}", "GRANT it; README tells what")
+        advice = f"GRANT {GRANTS} ON {address.database}.* TO {address.user}"
+        return fail(NAME, f"{place}: its user may not do what the inbox needs: {error}", advice)
 
 
-def _tables(connection: Connection, place: str, took: str) -> Finding:
+def _tables(connection: Connection, place: str, connected_s: float) -> Finding:
     [(server,)] = connection.rows("SELECT VERSION()")
     mysql_schema.check_server(place, server)
+    if is_read_only(connection):
+        return fail(NAME, f"{place} is read-only, so no event could be stored", f"name in GBOT_INBOX {WRITER}")
     version, known = mysql_schema.version_of(connection), mysql_schema.VERSION
     if version == 0:
         return fail(NAME, f"{place} has no tables of gbot yet", MIGRATE)
@@ -129,13 +131,8 @@ def _tables(connection: Connection, place: str, took: str) -> Finding:
         return fail(NAME, f"{place} has tables of an older gbot (schema {version} and not {known})", MIGRATE)
     if version > known:
         found = f"{place} has tables of a newer gbot (schema {version}; this one knows up to {known})"
-        return fail(NAME, found, "use that gbot")
+        return fail(NAME, found, "install on this node the gbot that the others have")
     [(workers,)] = connection.rows(WORKERS)
-    return ok(NAME, f"{place}, {server}, has schema {version}, connected in {took}{_beside(workers)}")
-
-
-def clock_of(connection: Connection, whose: str) -> Reading:
-    """The time of a server. Raises DatabaseError."""
-    asked_s = time.time()
-    [(theirs,)] = connection.rows(CLOCK)
-    return reading(whose, float(theirs), asked_s, time.time())
+    figures = {"schema": version, "workers": int(workers), "connected_ms": in_ms(connected_s)}
+    times = f"connected in {milliseconds(connected_s)}"
+    return ok(NAME, f"{place}, {server}, has schema {version}, {times}{_beside(workers)}", figures)

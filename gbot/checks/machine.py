@@ -12,7 +12,7 @@ from typing import Final
 
 from gbot.checks.finding import Finding, count, fail, ok, size, skip, warn
 from gbot.config import Config
-from gbot.database.sizing import FILES_RESERVED, share_of_files
+from gbot.database.sizing import FILES_RESERVED, files_for_share, fit, share_of_files
 from gbot.listener import BACKLOG
 from gbot.planning.costs import read_figures
 from gbot.planning.plan import KB, MB
@@ -42,18 +42,20 @@ def open_files(config: Config, has_api: bool, soft: int, hard: int) -> Finding:
     there = "there is no limit" if infinite else f"there are {hard:,}"
     raised = f", to which gbot serve raises its soft limit of {soft:,} by itself" if soft < hard or infinite else ""
     found = f"{arithmetic} = {needed:,} at most; {there}{raised}"
-    if infinite or needed <= hard:
-        return ok(FILES, found)
+    if infinite:
+        return ok(FILES, found, {"needed": needed})
+    figures = {"needed": needed, "limit": hard}
+    enough = max(needed, files_for_share(of_database))
+    advice = f"raise the limit (systemd: LimitNOFILE={enough}; a shell: ulimit -Hn {enough}, as root)"
     share = share_of_files(hard)
-    if of_database > share.connections and config.db_oversize == "refuse":
-        advice = f"raise the limit (systemd: LimitNOFILE=; ulimit -Hn), or lower --db-pool to {share.connections}"
-        return fail(FILES, found, advice)
-    return warn(
-        FILES,
-        found,
-        "raise the limit (systemd: LimitNOFILE=; ulimit -Hn), or lower --connections-max and --pool; with this one, "
-        "fewer clients can be connected",
-    )
+    taken, line = fit(of_database, share, clamp=config.db_oversize == "clamp")
+    if taken < of_database:
+        state = warn if taken else fail
+        return state(FILES, f"{found}; {line}", f"{advice}, or lower --db-pool to {share.connections}", figures)
+    if needed <= hard:
+        return ok(FILES, found, figures)
+    advice = f"{advice}, or lower --connections-max and --pool; with this one, fewer clients can be connected"
+    return warn(FILES, found, advice, figures)
 
 
 def file_limits() -> tuple[int, int]:
@@ -70,11 +72,13 @@ def backlog(config: Config, system: Path = SYSTEM) -> Finding:
     if not known:
         return skip(BACKLOG_NAME, f"{system}/core/somaxconn cannot be read")
     found = f"{', '.join(f'{name} {value:,}' for name, value in known.items())}; gbot asks for {BACKLOG:,}"
+    figures = {name.rpartition(".")[2]: value for name, value in known.items()} | {"asked": BACKLOG}
     low = [name for name, value in known.items() if value < BACKLOG]
     if not low:
-        return ok(BACKLOG_NAME, found)
+        return ok(BACKLOG_NAME, found, figures)
     commands = " and ".join(f"sysctl -w {name}={BACKLOG}" for name in low)
-    return warn(BACKLOG_NAME, f"{found}: more connections at once would be turned away", commands)
+    advice = f"as root: {commands}; a file in /etc/sysctl.d makes it last"
+    return warn(BACKLOG_NAME, f"{found}: more connections at once would be turned away", advice, figures)
 
 
 def _number(path: Path) -> int | None:
@@ -92,14 +96,15 @@ def memory(config: Config, limit: float) -> Finding:
         figures.base_mb.value * MB
         + (config.pool * figures.calling_kb.value + connections * figures.connection_kb.value) * KB
     )
-    each = f"{figures.calling_kb.value:g} KB"
+    each = size(figures.calling_kb.value * KB)
     found = f"{count(config.pool, 'handler')} at once of {each} each, and the rest: {size(needed)}"
     if math.isinf(limit):
         return skip(MEMORY, f"{found}; how much there is cannot be told")
     found += f" of {size(limit)}"
+    told = {"needed_bytes": round(needed), "limit_bytes": round(limit)}
     if needed <= limit * MOST:
-        return ok(MEMORY, found)
-    return warn(MEMORY, found, "lower --pool, or give gbot more memory (systemd: MemoryMax=)")
+        return ok(MEMORY, found, told)
+    return warn(MEMORY, found, "lower --pool, or give gbot more memory (systemd: MemoryMax=)", told)
 
 
 def memory_limit() -> float:

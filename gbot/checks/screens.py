@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from gbot.checks.finding import Finding, State, passed
 from gbot.inbox_screens import cells, clean, padded
@@ -71,7 +71,10 @@ def _pieces(text: str, width: int) -> Iterator[str]:
 
 
 def findings_json(findings: Sequence[Finding]) -> str:
-    checks = [
-        {"name": each.name, "state": each.state.value, "found": each.found, "advice": each.advice} for each in findings
-    ]
-    return json.dumps({"ok": passed(findings), "checks": checks})
+    """``{"ok": …, "checks": [{"name", "state", "found", "advice"[, "figures"]}]}``."""
+    return json.dumps({"ok": passed(findings), "checks": list(map(_object, findings))})
+
+
+def _object(finding: Finding) -> dict[str, Any]:
+    words = {"name": finding.name, "state": finding.state, "found": finding.found, "advice": finding.advice}
+    return {**words, "figures": dict(finding.figures)} if finding.figures else words

@@ -6,6 +6,7 @@ The other checks go on with the defaults of what is wrong. No finding holds a se
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,12 +72,14 @@ def config(settings: Settings) -> list[Finding]:
     """A line for each problem; one line if there is none."""
     findings = [_problem(problem) for problem in settings.problems]
     findings += [
-        warn(CONFIG, sentence, "see gbot serve --help for what the settings mean") for sentence in settings.odd
+        warn(CONFIG, sentence, "mend it if it is not meant so; gbot serve --help tells what each setting means")
+        for sentence in settings.odd
     ]
     if findings:
         return findings
     file = f", with {settings.file}" if settings.file is not None else ""
-    return [ok(CONFIG, f"{settings.chosen} of {len(SETTINGS)} settings differ from their defaults{file}")]
+    found = f"{settings.chosen} of {len(SETTINGS)} settings differ from their defaults{file}"
+    return [ok(CONFIG, found, {"settings": len(SETTINGS), "differing": settings.chosen})]
 
 
 def _problem(problem: ConfigError) -> Finding:
@@ -84,7 +87,7 @@ def _problem(problem: ConfigError) -> Finding:
     return fail(
         CONFIG,
         f"{problem.name}: expected {problem.expected}, got {problem.given}{source}",
-        "correct it, or gbot serve refuses to start; what follows is about the rest of the settings",
+        "correct it: gbot serve refuses to start; what follows is about the rest of the settings",
     )
 
 
@@ -105,7 +108,7 @@ def config_file(settings: Settings) -> Finding:
         return ok(FILE, f"{path}, which not everybody on this machine can read")
     if holds_secret:
         found = f"{path} can be read by everybody on this machine, and holds a secret or a password"
-        return warn(FILE, found, f"chmod o-rwx {path}")
+        return warn(FILE, found, f"chmod o-rwx {shlex.quote(str(path))}")
     return ok(FILE, f"{path}, which holds no secret")
 
 
@@ -121,7 +124,8 @@ def secrets(settings: Settings) -> list[Finding]:
         there = [need[1] for need in needs if need not in missing]
         for name, what, loss in missing:
             variable = SETTINGS[name].variable
-            findings.append(warn(SECRETS, f"{platform.name}: no {what}, so {loss}", f"set {variable}"))
+            advice = f"set {variable} in the service's environment, or {SETTINGS[name].key} in the file of --config"
+            findings.append(warn(SECRETS, f"{platform.name}: no {what}, so {loss}", advice))
         if not missing and needs:
             findings.append(ok(SECRETS, f"{platform.name}: {', '.join(there)}"))
     return [*findings, *_plain(settings)]
@@ -137,7 +141,7 @@ def _plain(settings: Settings) -> list[Finding]:
         warn(
             SECRETS,
             f"plain: it has none, so whoever reaches {host} can make this bot act",
-            "listen on 127.0.0.1 or serve a platform that signs its deliveries",
+            "listen on 127.0.0.1 (--host), or serve a platform that signs its deliveries: set its secret",
         )
     ]
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,11 +26,11 @@ from tests.conftest import Serve
 from tests.fake_line import FakeLineProcess
 from tests.journeys.client import post_plain
 from tests.journeys.mariadb import MariaDb
-from tests.journeys.processes import DEADLINE_S, ROOT, Program, clean_environ, free_port, gbot
+from tests.journeys.processes import DEADLINE_S, ROOT, Program, clean_environ, eventually, free_port, gbot
 from tests.samples import line
 
 CANARY: Final = "canary-4711"
-Checks = dict[str, dict[str, str]]
+Checks = dict[str, dict[str, Any]]
 
 
 @pytest.fixture
@@ -51,8 +51,13 @@ def lines_of(program: Program) -> Checks:
     told = json.loads(program.stdout[0])
     found: Checks = {each["name"]: each for each in told["checks"]}
     for each in told["checks"]:
-        assert set(each) == {"name", "state", "found", "advice"}
+        assert set(each) - {"figures"} == {"name", "state", "found", "advice"}
         assert bool(each["advice"]) == (each["state"] in ("warn", "fail")), each
+        figures = each.get("figures", {"any": 1})
+        assert figures, each
+        for name, figure in figures.items():
+            assert re.fullmatch("[a-z_]+", name), each
+            assert type(figure) is (float if name.endswith(("_ms", "off_s")) else int), each
     failed = any(each["state"] == "fail" for each in told["checks"])
     assert (told["ok"], program.code) == (not failed, int(failed))
     return found
@@ -98,7 +103,9 @@ def test_an_option_that_is_none_is_wrong_usage() -> None:
 
 def test_the_help_names_every_setting_and_what_the_words_mean() -> None:
     text = "\n".join(gbot("check", "--help").stdout)
-    assert all(part in text for part in ("--db-oversize", "GBOT_LINE_CHANNEL_SECRET", "warn  ", "exit code is 1"))
+    assert all(
+        part in text for part in ("--db-oversize", "GBOT_LINE_CHANNEL_SECRET", "warn  ", "exit code is 1", "figures")
+    )
 
 
 @pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
@@ -148,7 +155,7 @@ def test_no_secret_is_shown_whatever_is_wrong(check: Callable[..., Program], tmp
         "http_proxy": f"http://me:{CANARY}-i@127.0.0.1:{free_port()}",
     }
     program = check("leaky:bot", "--config", str(file), cwd=tmp_path, **environ)
-    assert "cannot log in with (not shown)" in program.report()
+    assert "fails with ValueError: (not shown, because it holds a secret) (" in program.report()
     shown = program.report().replace(f"/{CANARY}-path", "")
     assert CANARY not in shown
     checks = lines_of(program)
@@ -158,13 +165,39 @@ def test_no_secret_is_shown_whatever_is_wrong(check: Callable[..., Program], tmp
     assert CANARY not in table.report().replace(f"/{CANARY}-path", "")
 
 
+@pytest.mark.parametrize("password", ["secret", "password", "database", "config"])
+def test_a_password_that_is_a_word_of_gbots_takes_no_word_away(
+    check: Callable[..., Program], tmp_path: Path, password: str
+) -> None:
+    file = tmp_path / "g.toml"
+    file.write_text(f'db = "mysql://bot:{password}@127.0.0.1:{free_port()}/bot"\n')
+    file.chmod(0o644)
+    program = check("--config", str(file), cwd=tmp_path)
+    checks = lines_of(program)
+    found = f"{file} can be read by everybody on this machine, and holds a secret or a password"
+    assert checks["config file"]["found"] == found
+    assert "not shown" not in program.report()
+
+
 def test_a_bot_that_talks_when_it_is_imported_does_not_spoil_the_json(
     check: Callable[..., Program], tmp_path: Path
 ) -> None:
-    (tmp_path / "loud.py").write_text("print('hello')\nfrom gbot import Bot\nbot = Bot()\n")
+    (tmp_path / "loud.py").write_text(
+        "print('hello')\nimport os\nos.write(1, b'there\\n')\nfrom gbot import Bot\nbot = Bot()\n"
+    )
     program = check("loud:bot", cwd=tmp_path)
-    assert program.stderr == ["hello"]
+    assert sorted(program.stderr) == ["hello", "there"]
+    assert len(program.stdout) == 1
     assert json.loads(program.stdout[0])["ok"] is True
+
+
+def test_a_bot_that_ends_the_process_when_it_is_imported_has_failed(
+    check: Callable[..., Program], tmp_path: Path
+) -> None:
+    (tmp_path / "ending.py").write_text("import os\nos._exit(0)\n")
+    program = check("ending:bot", cwd=tmp_path)
+    assert program.code == 1
+    assert lines_of(program)["app"]["found"] == "ending:bot: its import ends the process, with exit code 0"
 
 
 # ---- beside a server
@@ -243,7 +276,7 @@ def test_a_shared_inbox_has_to_be_migrated_and_the_check_does_not_do_it(
     checks = lines_of(check(GBOT_INBOX=database))
     assert checks["inbox"]["state"] == "fail"
     assert "has no tables of gbot yet" in checks["inbox"]["found"]
-    assert checks["inbox"]["advice"].startswith("gbot inbox migrate")
+    assert checks["inbox"]["advice"].startswith("run gbot inbox migrate")
     with asking(database) as ask:
         assert ask("SHOW TABLES") == []
         assert gbot("inbox", "migrate", environ={"GBOT_INBOX": database}).code == 0
@@ -279,7 +312,7 @@ def test_it_disturbs_no_server_on_the_same_shared_inbox(
 
 def test_a_database_is_reached_and_has_room(check: Callable[..., Program], mysql_url: str) -> None:
     checks = lines_of(check(GBOT_DB=mysql_url))
-    assert states(checks, "database", "db connections", "db idle", "clock") == ["ok"] * 4
+    assert states(checks, "database", "db connections", "db sessions", "db idle", "clock") == ["ok"] * 5
     assert re.search(r"connected in \d+(\.\d)? ms, then answers in \d+(\.\d)? ms", checks["database"]["found"])
     assert "--db-pool 50 fits" in checks["db connections"]["found"]
 
@@ -338,15 +371,91 @@ def test_sessions_of_others_are_in_the_arithmetic(check: Callable[..., Program],
     assert room["found"].startswith("max_connections 40 - 10 kept for others (2 there now) = 30")
 
 
+@contextmanager
+def asking_alone(server: MariaDb) -> Iterator[None]:
+    """One connection, once the server has parted with all others."""
+    with asking(server.url) as ask:
+        eventually(lambda: ask("SHOW GLOBAL STATUS LIKE 'Threads_connected'") == [("Threads_connected", "1")])
+        yield
+
+
+def test_the_arithmetic_is_there_as_numbers(check: Callable[..., Program], small: MariaDb) -> None:
+    late = small.url.replace("root@", "late@")
+    with asking_alone(small):
+        room = lines_of(check("--db-pool", "20", "--db-share", "2", GBOT_DB=late))["db connections"]
+    assert room["figures"] == {
+        "max_connections": 40,
+        "used_by_others": 1,
+        "kept_for_others": 10,
+        "nodes": 2,
+        "share": 15,
+        "db_pool": 20,
+    }
+
+
+def test_connections_of_the_same_user_are_told(check: Callable[..., Program], small: MariaDb) -> None:
+    late = small.url.replace("root@", "late@")
+    with asking_alone(small), asking(late), asking(late):
+        there = lines_of(check("--db-pool", "29", GBOT_DB=late))["db sessions"]
+    assert (there["state"], there["figures"]) == ("warn", {"used_by_user": 2})
+    assert there["found"].startswith("user late has 2 connections open there already; with 29 more for --db-pool")
+    assert "set --db-share to the number of nodes" in there["advice"]
+
+
+def test_what_to_do_about_a_server_without_a_free_connection_is_not_to_start_it(
+    check: Callable[..., Program], small: MariaDb
+) -> None:
+    late = small.url.replace("root@", "late@")
+    with asking_alone(small), ExitStack() as held:
+        for _ in range(39):
+            held.enter_context(asking(late))
+        checks = lines_of(check(GBOT_DB=late, GBOT_INBOX=late))
+    assert states(checks, "database", "inbox") == ["fail", "fail"]
+    for name in ("database", "inbox"):
+        assert "cannot be reached: 1040 " in checks[name]["found"]
+        assert checks[name]["advice"].startswith("all its connections are in use: see whose")
+
+
+def test_a_user_without_a_free_connection_is_told_of_its_limit(check: Callable[..., Program], small: MariaDb) -> None:
+    with asking(small.url) as ask:
+        ask("CREATE USER IF NOT EXISTS tight WITH MAX_USER_CONNECTIONS 1")
+        ask("GRANT ALL ON mysql.* TO tight")
+    tight = small.url.replace("root@", "tight@")
+    with asking(tight):
+        database = lines_of(check(GBOT_DB=tight))["database"]
+    assert database["state"] == "fail"
+    assert database["advice"].startswith("what this user may have is in use")
+
+
+def test_a_server_that_takes_no_writes_is_told(check: Callable[..., Program], small: MariaDb) -> None:
+    late = small.url.replace("root@", "late@")
+    with asking(small.url) as ask:
+        ask("CREATE DATABASE IF NOT EXISTS replicated")
+        ask("GRANT ALL ON replicated.* TO late")
+        inbox = late.replace("/mysql", "/replicated")
+        assert gbot("inbox", "migrate", environ={"GBOT_INBOX": inbox}).code == 0
+        ask("SET GLOBAL read_only = 1")
+        try:
+            checks = lines_of(check("--db-pool", "5", GBOT_DB=late, GBOT_INBOX=inbox))
+        finally:
+            ask("SET GLOBAL read_only = 0")
+    assert states(checks, "database", "inbox") == ["warn", "fail"]
+    assert checks["database"]["found"].endswith("; it is read-only")
+    assert "name in GBOT_DB the server that takes writes" in checks["database"]["advice"]
+    assert "is read-only, so no event could be stored" in checks["inbox"]["found"]
+
+
 def test_a_server_that_soon_hangs_up_is_warned_of(check: Callable[..., Program], small: MariaDb) -> None:
     idle = lines_of(check("--db-pool", "5", GBOT_DB=small.url))["db idle"]
     assert (idle["state"], "idle for 30 s" in idle["found"]) == ("warn", True)
+    assert idle["figures"] == {"wait_timeout_s": 30}
+    assert "in the parameter group" in idle["advice"]
 
 
 def test_a_clock_that_is_behind_the_databases_fails(check: Callable[..., Program], small: MariaDb) -> None:
     clock = lines_of(check("--db-pool", "5", GBOT_DB=small.url.replace("root@", "late@")))["clock"]
     assert clock["state"] == "fail"
-    assert re.match(r"it is (99|100|101) s behind that of the database 127.0.0.1", clock["found"])
+    assert re.match(r"it is (9[0-9]|10[0-9]) s behind that of the database 127.0.0.1", clock["found"])
 
 
 def test_a_user_that_may_not_read_the_inbox_fails(check: Callable[..., Program], small: MariaDb) -> None:
@@ -359,6 +468,7 @@ def test_a_user_that_may_not_read_the_inbox_fails(check: Callable[..., Program],
     checks = lines_of(check(GBOT_INBOX=url.replace("root@", "poor@")))
     assert checks["inbox"]["state"] == "fail"
     assert "its user may not do what the inbox needs" in checks["inbox"]["found"]
+    assert checks["inbox"]["advice"] == "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON shared.* TO poor"
 
 
 # ---- the platforms' APIs
