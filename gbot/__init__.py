@@ -1,9 +1,14 @@
-"""gbot: a chat-bot webhook server. This is its face: what bots import. All errors are in :mod:`gbot.errors`."""
+"""gbot: a chat-bot webhook server. Its face: what bots import, with the errors that handlers raise and catch."""
 
 from gbot.bot import Bot
 from gbot.context import Context
 from gbot.errors import (
     ApiError,
+    DatabaseAway,
+    DatabaseBusy,
+    DatabaseDown,
+    DatabaseError,
+    DatabaseMistake,
     Deadlock,
     Drop,
     DuplicateKey,
@@ -24,6 +29,11 @@ __all__ = [
     "Bot",
     "Context",
     "Conversation",
+    "DatabaseAway",
+    "DatabaseBusy",
+    "DatabaseDown",
+    "DatabaseError",
+    "DatabaseMistake",
     "Deadlock",
     "Drop",
     "DuplicateKey",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from gbot import kinds
+from gbot.database.address import NoAddress
 from gbot.errors import ConfigError
 from gbot.kinds import Kind
 from gbot.limiter import Limit
@@ -217,14 +218,18 @@ class Setting:
         """The value that a text stands for. Raises ConfigError."""
         try:
             return self.kind.read(text)
+        except NoAddress as error:
+            self.refuse(text, written_as, source, error.problem)
         except ValueError:
             self.refuse(text, written_as, source)
 
-    def refuse(self, given: object, written_as: str, source: str) -> NoReturn:
+    def refuse(self, given: object, written_as: str, source: str, problem: str = "") -> NoReturn:
+        """``problem``: what a URL has or lacks, in words that repeat nothing of it."""
         if self.is_secret and given == "":
             shown = "nothing"
         elif self.is_secret or "@" in str(given) or (self.is_url and _may_hold_a_password(str(given))):
-            shown = "a value that is not shown because it is secret, or may hold a password"
+            hidden = "is not shown because it is secret, or may hold a password"
+            shown = f"one that {problem}, and {hidden}" if problem else f"a value that {hidden}"
         else:
             shown = repr(given)
         raise ConfigError(written_as, self.kind.expected, shown, source)

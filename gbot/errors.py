@@ -31,7 +31,7 @@
     ├── DatabaseError           a statement of ctx.db did not do what it should
     │   ├── DatabaseDown        the connection broke under it: nobody knows whether it was executed
     │   │   └── DatabaseRefused the server does not let this user in, or has no such database
-    │   ├── Deadlock            it was undone in favour of another: do the whole transaction again
+    │   ├── Deadlock            another was in its way, and it is undone: do the whole transaction again
     │   └── DatabaseMistake     the server refuses it, wrong SQL for one: it would do so again
     │       └── DuplicateKey    a row with this key is there already
     └── SendError               a message did not go out
@@ -234,7 +234,10 @@ class DatabaseRefused(DatabaseDown):
 
 
 class DatabaseAway(NotNow, DatabaseDown):
-    """No connection could be made, so nothing was executed; it is tried again after ``after_s`` seconds."""
+    """No connection could be made, or the server is read-only: nothing was executed.
+
+    It is tried again after ``after_s`` seconds.
+    """
 
 
 class DatabaseBusy(NotNow, DatabaseError):
@@ -242,11 +245,14 @@ class DatabaseBusy(NotNow, DatabaseError):
 
 
 class Deadlock(DatabaseError):
-    """The server gave up this transaction, or one of its statements, in favour of another: do all of it again."""
+    """The server gave up this transaction, or one of its statements that waited too long for a lock.
+
+    In either case all of the transaction is undone: do all of it again.
+    """
 
 
 class DatabaseMistake(DatabaseError):
-    """The server refused the statement. ``code`` is the number of its error."""
+    """The server refused the statement. ``code`` is the number of its error; 0: it was not sent, see to its values."""
 
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
@@ -254,7 +260,14 @@ class DatabaseMistake(DatabaseError):
 
 
 class DuplicateKey(DatabaseMistake):
-    """A row with this primary or unique key is there already."""
+    """A row with this primary or unique key is there already.
+
+    ``key`` is the name of the key, PRIMARY for the primary one; None where the server does not tell.
+    """
+
+    def __init__(self, sentence: str, code: int, key: str | None = None) -> None:
+        super().__init__(sentence, code)
+        self.key = key
 
 
 class SendError(GbotError):

@@ -116,9 +116,7 @@ def url() -> Kind:
 def inbox() -> Kind:
     def read(text: str) -> str:
         if text.startswith("mysql:"):
-            parts = urlsplit(text)
-            if not (parts.username and parts.hostname) or len(parts.path) < 2 or parts.port == 0:  # which may raise too
-                raise ValueError
+            address.parse(text)  # raises NoAddress
         elif text not in ("memory:", "sqlite:") and not re.fullmatch(r"sqlite:///[^\0?#]*[^\0?#/]", text):
             raise ValueError
         return text
@@ -128,7 +126,7 @@ def inbox() -> Kind:
 
 def database() -> Kind:
     def read(text: str) -> str:
-        address.parse(text)  # raises ValueError
+        address.parse(text)  # raises NoAddress
         return text
 
     return Kind(address.EXPECTED, read, "URL")

@@ -57,6 +57,7 @@ PURE |= {
     "gbot.database.address",
     "gbot.database.outage",
     "gbot.database.sizing",
+    "gbot.database.values",
     "gbot.checks.screens",
     "gbot.checks.finding",
     "gbot.checks.clock",

@@ -412,6 +412,19 @@ def test_the_password_of_a_database_that_cannot_be_is_not_shown(name: str, url: 
 
 
 @pytest.mark.parametrize("name", URL_ROWS)
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("mysql://u:pa55@h", "has no /database"),
+        ("mysql://u:pa55@h/db?charset=utf8", "has another option than tls and unix_socket"),
+        ("mysql://u:pa55@h:port/db", "has a port that is no number from 1 to 65535"),
+    ],
+)
+def test_what_the_address_of_a_database_lacks_is_told(name: str, url: str, problem: str) -> None:
+    assert f", got one that {problem}, and is not shown" in str(refusal(environ={SETTINGS[name].variable: url}))
+
+
+@pytest.mark.parametrize("name", URL_ROWS)
 def test_a_password_in_a_place_where_none_belongs_is_not_shown(name: str) -> None:
     url = "mysql://root:pa55/db"  # the host was forgotten
     assert "pa55" not in str(refusal(environ={SETTINGS[name].variable: url}))

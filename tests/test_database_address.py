@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gbot.database.address import EXPECTED, parse
+from gbot.database import address as module
+from gbot.database.address import EXPECTED, NoAddress, parse
 
 SECRET: Final = "sEcReT"
+TEXTS: Final = {value for value in vars(module).values() if isinstance(value, str)}  # constants, all of them
 
 
 def test_an_address_is_read() -> None:
@@ -51,32 +53,38 @@ def test_tls_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "problem"),
     [
-        f"mysql://bot:{SECRET}@db/",
-        f"mysql://bot:{SECRET}@db",
-        f"mysql://bot:{SECRET}@db/a/b",
-        f"mysql://bot:{SECRET}@/chat",
-        f"mysql://:{SECRET}@db/chat",
-        f"mysql://bot:{SECRET}@db:0/chat",
-        f"mysql://bot:{SECRET}@db:99999/chat",
-        f"mysql://bot:{SECRET}@db/chat?tls=maybe",
-        f"mysql://bot:{SECRET}@db/chat?password={SECRET}",
-        f"mysql://bot:{SECRET}@db/chat?unix_socket=",
-        f"mysql://bot:{SECRET}@db/chat?{SECRET}",
-        f"mysql://bot:{SECRET}@db/chat#{SECRET}",
-        f"mysql://bot:{SECRET}/x@db/chat",
-        f"mysql://bot:{SECRET}#x@db/chat",
-        f"mysql://bot:9{SECRET}?x@db/chat",
-        f"postgres://bot:{SECRET}@db/chat",
-        f"mysql://bot:{SECRET}@{'x' * 70}/chat",
-        f"mysql://[bot:{SECRET}@db/chat",
-        "",
+        (f"mysql://bot:{SECRET}@db/", "has no /database"),
+        (f"mysql://bot:{SECRET}@db", "has no /database"),
+        (f"mysql://bot:{SECRET}@db/a/b", "more than one /"),
+        (f"mysql://bot:{SECRET}@/chat", "has no host"),
+        (f"mysql://bot:{SECRET}@:3306/chat", "has no host"),
+        (f"mysql://:{SECRET}@db/chat", "has no user"),
+        (f"mysql://root:{SECRET}/chat", "has no user before the host"),
+        (f"mysql://bot:{SECRET}@db:0/chat", "has a port that is no number"),
+        (f"mysql://bot:{SECRET}@db:99999/chat", "has a port that is no number"),
+        (f"mysql://bot:{SECRET}@db:{SECRET}/chat", "has a port that is no number"),
+        (f"mysql://bot:{SECRET}@db/chat?tls=maybe", "tls= that is neither off, on nor verify"),
+        (f"mysql://bot:{SECRET}@db/chat?charset=utf8", "has another option than tls and unix_socket"),
+        (f"mysql://bot:{SECRET}@db/chat?unix_socket=", "unix_socket= without a path"),
+        (f"mysql://bot:{SECRET}@db/chat?password={SECRET}", "has another option"),
+        (f"mysql://bot:{SECRET}@db/chat?{SECRET}", "has another option"),
+        (f"mysql://bot:{SECRET}@db/chat#{SECRET}", "has a #"),
+        (f"mysql://bot:{SECRET}/x@db/chat", "or a / ? or # in user or password that is not percent-encoded"),
+        (f"mysql://bot:{SECRET}#x@db/chat", "or a / ? or # in user or password that is not percent-encoded"),
+        (f"mysql://bot:9{SECRET}?x@db/chat", "or a / ? or # in user or password that is not percent-encoded"),
+        (f"postgres://bot:{SECRET}@db/chat", "does not begin with mysql://"),
+        (f"{SECRET}:bot@db/chat", "does not begin with mysql://"),
+        (f"mysql://bot:{SECRET}@{'x' * 70}/chat", "has a host that is none"),
+        (f"mysql://[bot:{SECRET}@db/chat", "or a [ or ] in the password"),
+        ("", "does not begin with mysql://"),
     ],
 )
-def test_what_is_no_address_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(ValueError, match="expected mysql://") as caught:
+def test_what_is_no_address_is_refused_with_what_is_wrong_and_without_its_password(url: str, problem: str) -> None:
+    with pytest.raises(NoAddress, match=r"expected mysql://.*; this one (?:has|does)") as caught:
         parse(url)
+    assert problem in caught.value.problem
     assert SECRET not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
@@ -87,8 +95,9 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     for url in (text, f"mysql://{text}"):
         try:
             address = parse(url)
-        except ValueError as error:
-            assert str(error) == f"expected {EXPECTED}"  # noqa: PT017
+        except NoAddress as error:
+            assert error.problem in TEXTS  # noqa: PT017
+            assert str(error) == f"expected {EXPECTED}; this one {error.problem}"  # noqa: PT017
         else:
             assert address.host
             assert address.database

@@ -3,8 +3,8 @@
 ::
 
     opening ──▶ client ──▶ lender ──▶ pool ──▶ growth ──▶ outage
-       │           │          │        └──────────┴──▶ place
-       ├───────────┴──────────┴──▶ connector ──▶ connection ──▶ wire, failures ──▶ PyMySQL
+       │           │          │        └──▶ notices ──▶ place
+       ├───────────┴──────────┴──▶ connector ──▶ connection ──▶ wire, values, failures ──▶ PyMySQL
        └──▶ limits ──▶ sizing
 
 ``connector``, ``connection``, ``wire`` and ``failures`` are the one door to PyMySQL.

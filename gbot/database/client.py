@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from gbot.database.connection import Arguments, Connection, Done, RawConnection
-from gbot.database.failures import failure_at
+from gbot.database.connection import Connection, Done, RawConnection
+from gbot.database.failures import failure_at, shown
 from gbot.database.lender import Lender, succeeds
 from gbot.database.place import Place, PoolStatistics
-from gbot.errors import BotError, Deadlock
+from gbot.database.values import Arguments
+from gbot.errors import BotError, DatabaseError, Deadlock
 
 T = TypeVar("T")
 
@@ -91,12 +93,14 @@ class Held:
     def __init__(self, lender: Lender) -> None:
         self._lender = lender
         self._place: Place[Connection] | None = None
+        self._entered = False
 
     def _enter(self) -> Place[Connection]:
         if self._place is not None:
             raise BotError("one with statement per ctx.db.transaction() or ctx.db.connection(): this one is in use")
         frame = sys._getframe(2)
         self._place = self._lender.take_for(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        self._entered = True
         return self._place
 
     def __del__(self) -> None:
@@ -108,6 +112,14 @@ class Held:
 
 class Lease(Held):
     """The connection itself."""
+
+    if not TYPE_CHECKING:  # who checks types is told of it without
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Whoever has forgotten the with statement asks this for what the connection has."""
+            if not name.startswith("_") and hasattr(RawConnection, name):
+                raise BotError("use it as: with ctx.db.connection() as connection:")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __enter__(self) -> RawConnection[Any]:
         place = self._enter()
@@ -123,8 +135,10 @@ class Lease(Held):
         place = self._place
         if place is None:
             return
-        told = failure_at(error, f"on the connection taken in {place.taken_in}") if error is not None else None
+        told = failure_at(error, str(place.taken_in)) if error is not None else None
         try:
+            if error is None:
+                self._lender.check(place)
             if error is None and not place.connection.was_closed:
                 place.connection.commit()
         except BaseException as failed:
@@ -144,11 +158,14 @@ class Transaction(Held):
     """A transaction. It raises what the database raises, and BotError when it has ended.
 
     A Deadlock is the end of it even if somebody catches it: all further statements raise it again, and so does the end.
+    So is a statement that ends it, such as COMMIT or CREATE TABLE: it raises BotError, since what came after it would
+    not be undone with the rest.
     """
 
     def __init__(self, lender: Lender) -> None:
         super().__init__(lender)
-        self._lost: str | None = None
+        self._failed: str | None = None  # a statement; the server has not told what it has left open
+        self._lost: Callable[[], BotError | Deadlock] | None = None  # what was begun is no longer open
 
     def __enter__(self) -> Self:
         place = self._enter()
@@ -172,28 +189,47 @@ class Transaction(Held):
     ) -> None:
         if self._place is None:
             return
-        connection = self._place.connection
+        place, connection = self._place, self._place.connection
         if error is None and self._lost is None:
-            self._ending(connection.commit)
+            self._ending(place, connection.commit)
         elif (error is None or isinstance(error, Exception)) and connection.is_open:
-            self._ending(lambda: succeeds(connection.rollback))
+            self._ending(place, lambda: succeeds(connection.rollback))
         self._end(error)
         if error is None and self._lost is not None:
-            raise Deadlock(self._lost)
+            raise self._lost()
 
     def _run(self, method: Callable[[Connection, str, Arguments | None], T], sql: str, args: Arguments | None) -> T:
         if self._place is None:
-            raise BotError("this transaction has ended")
+            forgotten = "use it as: with ctx.db.transaction() as tx:"
+            raise BotError("this transaction has ended" if self._entered else forgotten)
+        self._lender.check(self._place)
         if self._lost is not None:  # what comes now would be committed by itself
-            raise Deadlock(self._lost)
+            raise self._lost()
+        connection = self._place.connection
+        if self._failed is not None:
+            connection.execute("DO 0")  # after which the server tells
+            self._see_open(connection, self._failed)
+            self._failed = None
         try:
-            return method(self._place.connection, sql, args)
+            found = method(connection, sql, args)
         except Deadlock as error:
-            self._lost = f"an error before this one has undone the transaction: {error}"
+            self._lost = partial(Deadlock, f"an error before this one has undone the transaction: {error}")
             raise
+        except DatabaseError:
+            self._failed = sql if connection.is_open else None
+            raise
+        self._see_open(connection, sql)
+        return found
 
-    def _ending(self, step: Callable[[], object]) -> None:
+    def _see_open(self, connection: Connection, sql: str) -> None:
+        if not connection.in_transaction:
+            rule = "COMMIT and ROLLBACK do so, and CREATE TABLE and the like, even if they fail"
+            self._lost = partial(BotError, f"the transaction was ended by a statement in it; {rule}: {shown(sql)}")
+            raise self._lost()
+
+    def _ending(self, place: Place[Connection], step: Callable[[], object]) -> None:
         try:
+            self._lender.check(place)
             step()
         except BaseException as error:
             self._end(error)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import select
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +23,8 @@ from pymysql.connections import MySQLResult
 from pymysql.constants import SERVER_STATUS
 from pymysql.cursors import Cursor
 
-from gbot.database.failures import NO_SUCH_THREAD, failure_of
+from gbot.database.failures import NO_SUCH_THREAD, NotReady, failure_of, shown
+from gbot.database.values import Arguments, Unsendable, filled_in
 from gbot.database.wire import SHARED
 from gbot.errors import BotError, DatabaseDown, DatabaseMistake
 
@@ -46,7 +47,6 @@ _poll: Final = monkey.get_original("select", "poll")
 _ENDED: Final = select.POLLRDHUP | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 RawConnection = pymysql.Connection
-Arguments = Sequence[object] | Mapping[str, object]
 
 
 class Session(NamedTuple):
@@ -98,7 +98,7 @@ class Connection:
 
     def _run(self, sql: str, args: Arguments | None) -> Any:
         """The (first) result as PyMySQL has it: a cursor around it costs 3 µs, and would be held on to."""
-        statement = self._encoded(sql if args is None else self._filled_in(sql, args), sql)
+        statement = self._statement(sql, args)
         inside = self._inside
         if inside._asker is not None:
             raise BotError(SHARED)
@@ -109,8 +109,8 @@ class Connection:
             while inside._result.has_next:
                 inside.next_result()
         except pymysql.MySQLError as error:
-            failure = failure_of(error, sql)
-            if isinstance(failure, DatabaseDown):
+            failure = failure_of(error, sql, with_values=args is not None)
+            if isinstance(failure, DatabaseDown) and not isinstance(failure, NotReady):
                 self.close()
             raise failure from None
         except BaseException:
@@ -122,31 +122,14 @@ class Connection:
         inside._result = _TOLD
         return result
 
-    def _encoded(self, statement: str, sql: str) -> bytes:
+    def _statement(self, sql: str, args: Arguments | None) -> bytes:
+        """What is sent. Raises DatabaseMistake, whose text shows no value, where that cannot be."""
         try:
-            return statement.encode(self._inside.encoding)
-        except UnicodeEncodeError:  # its text would show a value
-            shown = sql[:300].encode(errors="backslashreplace").decode()
-            raise DatabaseMistake(f"half a character, in it or in a value, cannot be sent: {shown}", 0) from None
-
-    def _filled_in(self, sql: str, args: Arguments) -> str:
-        """The statement with its values. Raises DatabaseMistake where they do not fit its placeholders."""
-        try:
-            if isinstance(args, str | bytes):  # a sequence as well, but nobody means its characters
-                raise TypeError
-            if isinstance(args, Mapping):
-                return sql % {name: self._literal(value) for name, value in args.items()}
-            return sql % tuple(map(self._literal, args))
-        except (TypeError, ValueError, KeyError, pymysql.MySQLError):  # the last: no number
-            raise DatabaseMistake(f"the values do not fit the placeholders of: {sql[:300]}", 0) from None
-
-    def _literal(self, value: object) -> str:
-        """A value as SQL. Bytes are binary in every place, which not every PyMySQL sees to."""
-        if isinstance(value, bytes):
-            return f"X'{value.hex()}'"
-        if isinstance(value, list | tuple):
-            return f"({', '.join(map(self._literal, value))})"
-        return self.raw.escape(value)
+            return (sql if args is None else filled_in(sql, args)).encode(self._inside.encoding)
+        except Unsendable as error:
+            raise DatabaseMistake(f"{error}: {shown(sql)}", 0) from None
+        except UnicodeEncodeError:
+            raise DatabaseMistake(f"half a character, in it or in a value, cannot be sent: {shown(sql)}", 0) from None
 
     def begin(self) -> None:
         """Begin a transaction."""

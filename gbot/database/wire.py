@@ -1,4 +1,7 @@
-"""PyMySQL's own connection, with what is changed in it: one greenlet at a time, faster to send and to read dates."""
+"""PyMySQL's own connection, with what is changed in it.
+
+It is for one greenlet at a time, sends faster, writes values as ``values`` does, and reads dates faster.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ import pymysql
 from greenlet import getcurrent, greenlet
 from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions, convert_datetime
+
+from gbot.database.values import Unsendable, literal
 
 SHARED: Final = "two greenlets use one connection or transaction at the same time: give each its own"
 OVER: Final = "the with statement that this connection was lent to has ended"
@@ -49,6 +54,13 @@ class Wire(_PyMySql):  # type: ignore[misc]
         self._sock = self._rfile = None
         self.__class__ = Over
         return other
+
+    def escape(self, obj: object, mapping: object = None) -> str:
+        """PyMySQL's own trusts what the server said last of its sql_mode, and sends as text what is no value."""
+        try:
+            return literal(obj)
+        except Unsendable as error:
+            raise pymysql.ProgrammingError(str(error)) from None
 
     def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
         if self._asker is not None:
