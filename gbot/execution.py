@@ -24,6 +24,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ import msgspec
 from greenlet import GreenletExit
 
 from gbot.backoff import retry_delay_s
-from gbot.bot import Bot
+from gbot.bot import Bot, Route
 from gbot.context import Context, Services
 from gbot.errors import DatabaseError, Drop, NotNow, Retry, SendError
 from gbot.event import Event
@@ -48,6 +49,7 @@ UNHANDLED = Outcome(State.UNHANDLED, "the bot has no handler for it")
 RELEASED = Outcome(State.RELEASED, "the server stopped")
 
 PACKAGE: Final = os.path.dirname(__file__) + os.sep
+LIBRARIES: Final = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 KILLED: Final = "the handler's greenlet was killed"
 NEVER: Final = float("inf")
 
@@ -168,6 +170,7 @@ class Execution:
         if services is None:
             return self._failure(entry, f"the platform {event.platform} is not served")
         ctx = Context(event, services, entry.attempts + 1, entry.received_ms, entry.again)
+        route: Route | None = None
         try:
             internal = self._internal.get(event.kind)
             if internal is not None:
@@ -188,9 +191,9 @@ class Execution:
             return self._asked_again(entry, ctx, seat, verdict)
         except NotNow as trouble:
             return self._not_now(entry, trouble)
-        except HandlerTimeout:
+        except HandlerTimeout as stop:
             self._timed_out += 1
-            return self._failure(entry, _timeout_text(seat))
+            return self._failure(entry, _timeout_text(seat, route, stop))
         except GreenletExit:
             return self._killed(entry, seat)
         except BaseException as error:  # also SystemExit and gevent's Timeout: a handler must not end the server
@@ -277,19 +280,38 @@ class Execution:
             attempts = f"attempt {entry.attempts + 2} of {self._attempts_max}"
             return f"and is tried again in {outcome.after_s:.1f} s ({attempts})"
         kept = f"kept as dead entry {entry.number}" if self._inbox.keeps else "given up"
-        return f"and was {kept} after {entry.attempts + 1} attempt(s)"
+        return f"and was {kept} after {entry.attempts + 1} attempt{'s' if entry.attempts else ''}"
 
 
 def _authors_line(error: SendError | DatabaseError) -> str:
     """Which line of the author's has failed, and why: of a traceback, all others would be gbot's own."""
-    frames = traceback.extract_tb(error.__traceback__)
-    authors = [frame for frame in frames if not frame.filename.startswith(PACKAGE)]
-    where = f"line {authors[-1].lineno} of {authors[-1].filename}" if authors else "the reply"
-    return f"{where} failed with {type(error).__name__}: {error};"
+    return f"{_authors_place(error) or 'the reply'} failed with {type(error).__name__}: {error};"
 
 
-def _timeout_text(seat: Seat) -> str:
-    return f"the handler ran longer than its timeout of {seat.timeout_s:g} s"
+def _authors_place(error: BaseException) -> str:
+    """The line of the author's that an error came through: not what it called. Empty if there is none."""
+    lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    authors = [(file, line) for file, line in lines if not file.startswith(PACKAGE)]
+    own = [  # compiled libraries have paths that are relative to where they were built
+        (file, line) for file, line in authors if os.path.isabs(file) and not file.startswith(LIBRARIES)
+    ]
+    found = own or authors[:1]  # in a bot that is installed as a library: where gbot has called it
+    if not found:
+        return ""
+    file, line = found[-1]
+    return f"line {line} of {file}"
+
+
+def _timeout_text(seat: Seat, route: Route | None = None, stop: BaseException | None = None) -> str:
+    """With the name of the handler, and where it stood, as far as they are known."""
+    name = place = ""
+    if route is not None:
+        handler = route.handler
+        name = f" {handler.__module__}:{getattr(handler, '__qualname__', type(handler).__name__)}"
+    if stop is not None:
+        place = _authors_place(stop)
+    text = f"the handler{name} ran longer than its timeout of {seat.timeout_s:g} s"
+    return f"{text} (in {place})" if place else text
 
 
 def _name(entry: Entry) -> str:

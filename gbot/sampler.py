@@ -85,11 +85,13 @@ class Sample:
     def line(self) -> str:
         load = self.load
         cores = " ".join(f"{percent:.0f}" for percent in self.cores_percent)
-        database = (
-            f"database {load.db_in_use}/{load.db_size} in use, {load.db_open} open, {load.db_waiting} waiting; "
-            if load.db_size
-            else ""
-        )
+        database = waits = ""
+        if load.db_size:
+            database = (
+                f"database {load.db_in_use}/{load.db_size} in use, {load.db_open} open, {load.db_waiting} waiting; "
+            )
+            mean_ms = load.db_waited_s * 1000 / max(1, load.db_waits)
+            waits = f", database waits {load.db_waits} (mean {mean_ms:.0f} ms), time-outs {load.db_timeouts}"
         return (
             f"handlers {load.running}/{load.pool_size} running, {load.waiting} waiting; "
             f"greenlets {self.greenlets}; events {self.events_per_s:.0f}/s; connections {load.connections}; "
@@ -100,7 +102,7 @@ class Sample:
             f"since start: failed {load.events_failed}, timed out {load.events_timed_out}, dead {load.events_dead}, "
             f"put off {load.events_put_off}, unhandled {load.events_unhandled}, late {load.events_late}, "
             f"duplicates {load.events_duplicate}, refused requests {load.requests_refused}, "
-            f"API calls {load.api_calls}, repeated {load.api_retries}, saved {load.api_calls_saved}"
+            f"API calls {load.api_calls}, repeated {load.api_retries}, saved {load.api_calls_saved}{waits}"
         )
 
     def figures(self) -> dict[str, object]:

@@ -211,6 +211,10 @@ class FakeConnection:
         self.session = number
         self.ended = self.noisy = self.closed = self.at_work = False
 
+    @property
+    def was_cut(self) -> bool:
+        return self.at_work
+
     def has_ended(self) -> bool:
         return self.ended
 

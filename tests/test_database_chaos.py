@@ -7,6 +7,7 @@ from typing import Final
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from gbot.database.pool import Pool
 from gbot.errors import DatabaseDown, NotNow
@@ -54,7 +55,7 @@ class Chaos:
             raise
         except BaseException:  # killed, and the server goes on with it
             self.using -= 1
-            self.pool.drop(place, unfinished=True)
+            self.pool.drop(place)
             self.count("left")
             raise
         self.using -= 1
@@ -116,6 +117,7 @@ class Chaos:
     def all_are_there(self) -> None:
         """As many as it is large can be had at once, and nothing else is open or at work."""
         places = []
+        enough = Event()
 
         def want() -> None:
             while True:
@@ -128,12 +130,15 @@ class Chaos:
                     self.pool.drop(place)
                 else:
                     places.append(place)
+                    enough.wait()
+                    self.pool.give(place)
                     return
 
-        gevent.joinall([gevent.spawn(want) for _ in range(SIZE)], raise_error=True)
+        holders = [gevent.spawn(want) for _ in range(SIZE)]
+        wait_until(lambda: len(places) == SIZE)
         assert self.server.sessions == {place.connection.session for place in places}
-        for place in places:
-            self.pool.give(place)
+        enough.set()
+        gevent.joinall(holders, raise_error=True)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 
 from gbot.database.growth import OPENINGS_MAX
-from gbot.database.outage import PAUSE_MIN_S
-from gbot.database.place import HOLDERS_NAMED, Place
+from gbot.database.notices import FORGIVEN_S, HOLDERS_NAMED, SETTLED_S, Notices
+from gbot.database.outage import PAUSE_MIN_S, REFUSAL_PAUSE_S, Outage
+from gbot.database.place import Place
 from gbot.database.pool import Pool
-from gbot.errors import DatabaseAway, DatabaseBusy, DatabaseDown, NotNow
+from gbot.errors import BotError, DatabaseAway, DatabaseBusy, DatabaseDown, NotNow
 from tests.database_rig import FakeConnection, FakeServer, Kept, kept_log
 from tests.rig import wait_until
 
@@ -56,7 +58,18 @@ def make(server: FakeServer) -> Iterator[MakePool]:
 
 
 def taken(pool: FakePool, number: int) -> list[Place[FakeConnection]]:
-    return [gevent.spawn(pool.take).get() for _ in range(number)]  # by others, who may wait for more
+    """So many, taken by others, who live as long as they hold them."""
+
+    def hold(got: AsyncResult[Place[FakeConnection]]) -> None:
+        place = pool.take()
+        got.set(place)
+        while place.holder is gevent.getcurrent():
+            gevent.sleep(0.001)
+
+    results: list[AsyncResult[Place[FakeConnection]]] = [AsyncResult() for _ in range(number)]
+    for result in results:
+        gevent.spawn(hold, result)
+    return [result.get() for result in results]
 
 
 def queue(pool: FakePool, *names: str) -> tuple[list[gevent.Greenlet[..., Any]], list[str]]:
@@ -166,7 +179,7 @@ def test_who_waits_in_vain_is_told_who_holds_them(make: MakePool, log: Kept) -> 
         pool.take()
     said = str(caught.value)
     assert "no connection to fake became free within 0.05 s: 2 of 2 are in use" in said
-    assert "others wait; the longest is held for 0." in said
+    assert "others wait; the longest has been held for 0." in said
     assert said.endswith("taken in bot.py:12")
     assert isinstance(caught.value, NotNow)
     assert caught.value.after_s > 0
@@ -190,7 +203,7 @@ def test_the_holder_of_a_statement_is_found_by_its_frame(make: MakePool) -> None
 
     holder = gevent.spawn(hold)
     ready.wait()
-    with pytest.raises(DatabaseBusy, match=r"the longest is held for .* s, for a statement"):
+    with pytest.raises(DatabaseBusy, match=r"the longest has been held for .* s, for a statement"):
         pool.take()
     done.set()
     holder.join()
@@ -264,10 +277,32 @@ def test_so_many_are_opened_at_once_and_no_more(make: MakePool, server: FakeServ
     assert server.most_connecting == OPENINGS_MAX
 
 
-def test_progress_is_logged_while_it_takes_long(make: MakePool, server: FakeServer, log: Kept) -> None:
-    server.welcome.clear()
-    make(10, warm=4)
-    wait_until(lambda: log.having("Opened 0 of 4 connections to fake"))
+def a_round_of_upkeep(pool: FakePool) -> None:
+    """Wait for it: what was forgotten is taken back in the next one."""
+    place = pool.take()
+    pool.forget(place)
+    wait_until(lambda: place.holder is None)
+
+
+def test_progress_is_logged_when_there_is_some(make: MakePool, log: Kept) -> None:
+    gate = Event()
+
+    class Slow(FakeServer):
+        def connect(self) -> FakeConnection:
+            if self.attempts >= 3:
+                gate.wait()
+            return super().connect()
+
+    slow = Slow()
+    pool = Pool(slow.connect, "fake", 10, warm=7)
+    pool.start()
+    wait_until(lambda: log.having("Opened 3 of 7 connections to fake"))
+    for _ in range(2):
+        a_round_of_upkeep(pool)
+    assert len(log.having("Opened")) == 1
+    gate.set()
+    wait_until(lambda: re.fullmatch(r"7 connections to fake are open, after \d\.\d s", log.texts[-1]))
+    pool.stop()
 
 
 def test_a_server_that_is_away_is_tried_after_growing_pauses(make: MakePool, server: FakeServer, log: Kept) -> None:
@@ -284,9 +319,52 @@ def test_a_server_that_is_away_is_tried_after_growing_pauses(make: MakePool, ser
     gaps = [later - earlier for earlier, later in itertools.pairwise(attempts)]
     assert all(gap > 0.8 * PAUSE_MIN_S * 2**number for number, gap in enumerate(gaps)), gaps
     assert len(log.having("No connection to fake: refused; 0 of 10 are open")) == 1
+    assert len(log.texts) == 1
     server.refusal = None
     wait_until(lambda: pool.statistics().open == 1)
-    assert len(log.having("can be made again")) == 1
+    wait_until(lambda: log.having("Connections to fake can be made again, after"))
+
+
+def test_after_a_failure_one_is_tried_at_a_time(make: MakePool, server: FakeServer) -> None:
+    """A server that is full would be asked by all of them over and over."""
+    server.refusal = DatabaseDown("full")
+    make(50, warm=20)
+    wait_until(lambda: server.attempts == 20)
+    wait_until(lambda: server.attempts == 21)
+    server.welcome.clear()
+    wait_until(lambda: server.connecting)
+    assert (server.attempts, server.connecting) == (22, 1)
+    server.refusal = None
+    server.welcome.set()
+    wait_until(lambda: len(server.made) == 20)
+
+
+def test_it_is_not_over_while_only_some_can_be_opened(make: MakePool, server: FakeServer, log: Kept) -> None:
+    class Full(FakeServer):
+        """Has room for three."""
+
+        room = 3
+
+        def connect(self) -> FakeConnection:
+            made = super().connect()
+            if len(self.sessions) > self.room:
+                made.close()
+                raise DatabaseDown("full")
+            return made
+
+    full = Full()
+    pool = Pool(full.connect, "fake", 10, warm=5)
+    pool.start()
+    wait_until(lambda: log.having("No connection to fake: full; 3 of 10 are open"))
+    for _ in range(3):
+        a_round_of_upkeep(pool)  # closes one, so that one can be opened
+        wait_until(lambda: pool.statistics().open == 3)
+    assert not log.having("can be made again")
+    assert len(log.having("full")) == 1
+    full.room = 5
+    wait_until(lambda: log.having("can be made again"))
+    assert pool.statistics().open == 5
+    pool.stop()
 
 
 def test_all_who_wait_are_told_at_once_that_it_is_away(make: MakePool, server: FakeServer) -> None:
@@ -332,10 +410,10 @@ def test_while_no_more_can_be_opened_the_others_are_used_and_the_log_says_it_onc
     assert served == ["patient"]
     assert len(log.having("No connection to fake: Too many connections; 2 of 5 are open")) == 1
     server.refusal = None
-    places.append(gevent.spawn(pool.take).get())
+    places += taken(pool, 1)
     wait_until(lambda: succeeds(pool))
     assert (pool.statistics().open, pool.statistics().in_use) == (3, 2)
-    assert len(log.having("can be made again")) == 1
+    wait_until(lambda: len(log.having("can be made again")) == 1)
     for place in places:
         pool.give(place)
 
@@ -344,7 +422,7 @@ def test_an_outage_is_logged_though_the_pool_was_exhausted_just_before(
     make: MakePool, server: FakeServer, log: Kept
 ) -> None:
     pool = make(1, wait_s=0.02)
-    place = gevent.spawn(pool.take).get()
+    [place] = taken(pool, 1)
     with pytest.raises(DatabaseBusy):
         pool.take()
     server.refusal = DatabaseDown("refused")
@@ -400,7 +478,7 @@ def test_one_that_accepts_and_says_nothing_holds_up_only_those_who_need_it(make:
     pool = make(3, warm=1, wait_s=0.1)
     wait_until(lambda: pool.statistics().open == 1)
     server.welcome.clear()
-    place = gevent.spawn(pool.take).get()
+    [place] = taken(pool, 1)
     with pytest.raises(DatabaseBusy, match="1 of 3 are in use"):
         pool.take()
     pool.give(place)
@@ -473,7 +551,7 @@ def test_a_place_is_free_when_the_session_that_was_left_at_work_has_ended(make: 
     place = pool.take()
     place.connection.at_work = True
     server.welcome.clear()
-    pool.drop(place, unfinished=True)
+    pool.drop(place)
     waiting, served = queue(pool, "next")
     wait_until(lambda: server.connecting == 1)
     assert not served
@@ -492,7 +570,7 @@ def test_what_was_left_at_work_is_ended_though_the_server_was_away_for_a_while(
     server.refusal = DatabaseDown("too busy for new ones")
     for place in places:
         place.connection.at_work = True
-        pool.drop(place, unfinished=True)
+        pool.drop(place)
     with pytest.raises(DatabaseAway):
         pool.take()
     assert server.sessions == {1, 2}  # still at work: no more than they may be
@@ -548,7 +626,8 @@ def test_stopping_turns_away_who_waits_and_closes_what_comes_back(make: MakePool
         pool.take()
     assert not any(connection.closed for connection in server.made)
     pool.give(holding[0])
-    pool.drop(holding[1], unfinished=True)
+    holding[1].connection.at_work = True
+    pool.drop(holding[1])
     assert all(connection.closed for connection in server.made)
     pool.stop()
 
@@ -583,11 +662,11 @@ def test_who_holds_one_for_long_is_named_once(make: MakePool, log: Kept) -> None
     for number, place in enumerate(places):
         place.taken_in = f"bot.py:{number}"
     pool.give(pool.take())
-    wait_until(lambda: len(log.having("is held for")) == 2)
+    wait_until(lambda: len(log.having("has been held for")) == 2)
     more = taken(pool, HOLDERS_NAMED + 2)
-    wait_until(lambda: log.having("2 more connections to fake are held for as long"))
+    wait_until(lambda: log.having("2 more connections to fake have been held for as long"))
     assert len(log.having("taken in bot.py:0")) == len(log.having("taken in bot.py:1")) == 1
-    assert len(log.having("is held for")) == 2 + HOLDERS_NAMED
+    assert len(log.having("has been held for")) == 2 + HOLDERS_NAMED
     for place in places + more:
         pool.give(place)
 
@@ -597,7 +676,7 @@ def test_no_hold_is_too_long_where_none_is_asked_for(make: MakePool, log: Kept) 
     places = taken(pool, 2)
     pool.give(places.pop())
     wait_until(lambda: pool.statistics().open == 1)  # a round of upkeep is over
-    assert not log.having("is held for")
+    assert not log.having("has been held for")
     pool.give(places.pop())
 
 
@@ -606,8 +685,137 @@ def test_one_that_nobody_will_give_back_comes_back(make: MakePool, log: Kept) ->
     place = pool.take()
     place.taken_in = "bot.py:7"
     pool.forget(place)
+    pool.forget(place)  # harmless
     pool.give(pool.take())  # waits for the round
-    assert log.having("forgotten by who took it in bot.py:7")
+    assert log.having("A connection to fake, taken in bot.py:7, was not given back; it is closed")
+    assert (pool.statistics().opened, pool.statistics().open) == (2, 1)
+
+
+def test_one_that_is_kept_beyond_the_end_of_its_greenlet_comes_back(
+    make: MakePool, server: FakeServer, log: Kept
+) -> None:
+    pool = make(2)
+
+    def keep(at_work: bool) -> Place[FakeConnection]:
+        place = pool.take()
+        place.taken_in = "bot.py:7"
+        place.connection.at_work = at_work
+        return place
+
+    kept = [gevent.spawn(keep, at_work).get() for at_work in (False, True)]
+    held = [pool.take(), pool.take()]  # waits for the round
+    assert not any(pool.is_held(place) for place in kept)
+    assert server.sessions == {place.connection.session for place in held}  # what was at work was ended
+    assert len(log.having("taken in bot.py:7, was not given back")) == 1
+    a_round_of_upkeep(make(1))
+    assert all(pool.is_held(place) for place in held)  # for their greenlet lives
+    for place in held:
+        pool.give(place)
+
+
+# Other threads.
+
+
+def test_another_thread_gets_none_and_is_told_what_to_do(make: MakePool) -> None:
+    pool = make(2, warm=1)
+    wait_until(lambda: pool.statistics().open == 1)
+    for _ in range(3):
+        with pytest.raises(BotError, match=r"in another thread.* connect anew in that thread"):
+            gevent.get_hub().threadpool.apply(pool.take)
+    pool.give(pool.take())
+    assert (pool.statistics().uses, pool.statistics().opened) == (1, 1)
+
+
+def test_what_another_thread_has_in_its_hands_is_not_held_there(make: MakePool) -> None:
+    pool = make(1)
+    place = pool.take()
+    threads = gevent.get_hub().threadpool
+    assert (threads.apply(pool.is_held, [place]), pool.is_held(place)) == (False, True)
+    threads.apply(pool.forget, [place])
+    pool.give(pool.take())  # waits for the round
+    assert not pool.is_held(place)
+
+
+# Refusing.
+
+
+def test_a_server_that_refuses_its_work_loses_few_connections_and_no_storm_begins(
+    make: MakePool, server: FakeServer, log: Kept
+) -> None:
+    pool = make(10, warm=10)
+    wait_until(lambda: pool.statistics().open == 10)
+    began, opened = time.monotonic(), len(server.made)
+    while time.monotonic() - began < 1.2:
+        place = pool.take()
+        error = DatabaseAway("read-only", 1.0)
+        gevent.sleep(0)
+        if pool.refused(error):
+            pool.drop(place)
+        else:
+            pool.give(place)
+    assert error.after_s > 1
+    assert 2 <= len(server.made) - opened <= (time.monotonic() - began) / REFUSAL_PAUSE_S + 1
+    assert log.having("fake refuses statements: read-only; what needs them is put off")
+    assert len(log.having("read-only")) == 1
+    assert pool.statistics().open >= 9
+
+
+def test_whoever_finds_the_only_connection_replaced_waits_for_a_new_one_and_not_for_long(make: MakePool) -> None:
+    pool = make(1, wait_s=0.7)  # less than a round of upkeep, which would help him as well
+    replaced = 0
+    while replaced < 6:
+        place = pool.take()
+        if pool.refused(DatabaseAway("read-only", 1.0)):
+            pool.drop(place)
+            replaced += 1
+        else:
+            pool.give(place)
+            gevent.sleep(0.001)
+    assert pool.statistics().opened == replaced
+
+
+def test_the_server_that_closed_what_was_idle_is_told_of_and_they_are_opened_again(
+    make: MakePool, server: FakeServer, log: Kept
+) -> None:
+    pool = make(10, warm=4)
+    wait_until(lambda: pool.statistics().open == 4)
+    server.restart()
+    wait_until(lambda: log.having("4 idle connections to fake had been closed by the server"))
+    wait_until(lambda: pool.statistics().open == len(server.sessions) == 4)
+    assert pool.statistics().broken == 4
+
+
+def test_how_long_it_has_been_away_is_told_and_its_end_when_nothing_has_failed_since(log: Kept) -> None:
+    notices, outage = Notices("fake"), Outage()
+    for now in (1000.0, 1003.0, 1011.0, 1070.0, 3000.0):
+        outage.failed("full", now)
+        notices.cannot_open(DatabaseDown("full"), "49 of 100 are open", now)
+        notices.tell_round(outage, 49, 0, now)
+    assert log.texts == [
+        "No connection to fake: full; 49 of 100 are open",
+        "Still no connection to fake, after 11 s: full; 49 of 100 are open",
+        "Still no connection to fake, after 70 s: full; 49 of 100 are open",
+        "Still no connection to fake, after 33 min: full; 49 of 100 are open",
+    ]
+    log.texts.clear()
+    outage.succeeded(3005.0, 3005.0)
+    notices.tell_round(outage, 50, 0, 3005.0 + SETTLED_S / 2)
+    assert not log.texts
+    notices.tell_round(outage, 50, 0, 3005.0 + SETTLED_S)
+    notices.tell_round(outage, 50, 0, 3006.0 + SETTLED_S)
+    assert log.texts == ["Connections to fake can be made again, after 33 min"]
+
+
+def test_a_server_that_refuses_is_told_of_again_and_when_it_no_longer_does(log: Kept) -> None:
+    notices, error = Notices("fake"), DatabaseAway("read-only", 1.0)
+    assert [notices.refused(error, now) for now in (1000.0, 1001.0, 1012.0)] == [0, 1, 12]
+    for now in (1012.0, 1012.0 + FORGIVEN_S - 1, 1012.0 + FORGIVEN_S, 1050.0):
+        notices.tell_round(Outage(), 5, 5, now)
+    assert log.texts == [
+        "fake refuses statements: read-only; what needs them is put off",
+        "fake still refuses statements, after 12 s: read-only; what needs them is put off",
+        "fake has refused no statement for 10 s",
+    ]
 
 
 def test_upkeep_outlives_a_connection_that_cannot_be_closed(make: MakePool, server: FakeServer, log: Kept) -> None:

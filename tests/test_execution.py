@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sysconfig
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import gevent
 import msgspec
 import pytest
+from gevent.event import AsyncResult
 from greenlet import GreenletExit
 
 from gbot import Bot, Context, Event
@@ -178,14 +181,14 @@ def test_a_handler_that_raises_in_its_last_attempt_is_dead(
     assert "Traceback (most recent call last):" in outcome.error
     assert name_of(error) in outcome.error
     [record] = caplog.records
-    message = "plain event 1 (message.text): a handler failed and was given up after 3 attempt(s)"
+    message = "plain event 1 (message.text): a handler failed and was given up after 3 attempts"
     assert (record.levelname, record.getMessage()) == ("ERROR", message)
     assert "do not log this" not in caplog.text
 
 
 def test_an_inbox_that_keeps_dead_entries_is_named_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
     assert Bench(raising(ValueError()), inbox=Keeper(10)).run(text_event("x")).state is State.DEAD
-    assert "a handler failed and was kept as dead entry 1 after 1 attempt(s)" in caplog.text
+    assert "a handler failed and was kept as dead entry 1 after 1 attempt" in caplog.text
 
 
 def test_the_pause_grows_with_the_failures() -> None:
@@ -263,7 +266,7 @@ def test_retry_in_the_last_attempt_is_dead_and_an_error(caplog: pytest.LogCaptur
     assert bench.run(text_event("x"), failures=1) == Outcome(State.DEAD, "Retry: not ready yet")
     [record] = caplog.records
     assert record.levelname == "ERROR"
-    assert record.getMessage() == "plain event 1 (message.text): not ready yet and was given up after 2 attempt(s)"
+    assert record.getMessage() == "plain event 1 (message.text): not ready yet and was given up after 2 attempts"
 
 
 @pytest.mark.parametrize("after", [-1, -0.001, float("nan"), float("inf"), RETRY_AFTER_MAX_S])
@@ -305,7 +308,9 @@ def test_a_handler_that_is_killed_while_the_server_stops_is_released(caplog: pyt
 
 def test_a_handler_that_was_timed_out_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(raising(HandlerTimeout), timeout_s=2.5, attempts_max=2)
-    text = "the handler ran longer than its timeout of 2.5 s"
+    name = f"{raising.__module__}:raising.<locals>.handler"
+    line = raising.__code__.co_firstlineno + 5
+    text = f"the handler {name} ran longer than its timeout of 2.5 s (in line {line} of {__file__})"
     assert bench.run(text_event("do not log this")) == Outcome(State.RETRY, text, 100.0)
     assert f"plain event 1 (message.text): {text} and is tried again in 100.0 s (attempt 2 of 2)" in caplog.text
     assert bench.run(text_event("do not log this"), failures=1) == Outcome(State.DEAD, text)
@@ -313,6 +318,31 @@ def test_a_handler_that_was_timed_out_is_tried_again(caplog: pytest.LogCaptureFi
     statistics = bench.execution.statistics()
     assert (statistics.failed, statistics.timed_out) == (2, 2)
     assert not bench.seat.killed
+
+
+def test_a_timeout_names_the_line_of_the_author_and_not_of_the_library_that_waits(
+    make_rig: MakeRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot = Bot()
+    never: AsyncResult[None] = AsyncResult()
+
+    @bot.default
+    def handler(ctx: Context) -> None:
+        never.get()
+
+    assert make_rig(bot, timeout_s=0.05).settle_all("x") == {"x": State.DEAD}
+    line = handler.__code__.co_firstlineno + 2
+    assert f"handler ran longer than its timeout of 0.05 s (in line {line} of {__file__}) and was" in caplog.text
+
+
+def test_a_timeout_in_a_bot_that_is_installed_as_a_library_names_where_it_was_called() -> None:
+    file = f"{sysconfig.get_path('purelib')}/installed.py"
+    names: dict[str, Any] = {"__name__": "installed", "HandlerTimeout": HandlerTimeout}
+    exec(compile("def stop():\n    raise HandlerTimeout\ndef handler(ctx):\n    stop()\n", file, "exec"), names)
+    bot = Bot()
+    bot.default(names["handler"])
+    text = f"the handler installed:handler ran longer than its timeout of 2 s (in line 4 of {file})"
+    assert Bench(bot, timeout_s=2).run(text_event("x")) == Outcome(State.DEAD, text)
 
 
 def test_an_event_is_named_by_its_own_id_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -440,9 +470,7 @@ def test_a_final_error_is_dead_at_once_and_the_author_is_told(
     assert outcome.state is State.DEAD
     assert type(error).__name__ in outcome.error
     assert told == [error]
-    assert (
-        f"test_execution.py failed with {type(error).__name__}: ?; and was given up after 1 attempt(s)" in caplog.text
-    )
+    assert f"test_execution.py failed with {type(error).__name__}: ?; and was given up after 1 attempt" in caplog.text
     assert "Traceback" not in caplog.text  # of which all other lines would be gbot's own
 
 

@@ -25,6 +25,8 @@ class Server:
     def __init__(self) -> None:
         self.finished = 0
         self.db_size = 0
+        self.db_waits = 23
+        self.db_waited_s = 24.5
 
     def load(self) -> Load:
         return Load(
@@ -54,8 +56,8 @@ class Server:
             db_waiting=19,
             db_uses=21,
             db_held_s=22.5,
-            db_waits=23,
-            db_waited_s=24.5,
+            db_waits=self.db_waits,
+            db_waited_s=self.db_waited_s,
             db_timeouts=25,
         )
 
@@ -87,7 +89,14 @@ def test_the_line_has_every_figure(sampler: Sampler) -> None:
 
 def test_with_a_database_the_line_tells_of_its_connections_too(sampler: Sampler, server: Server) -> None:
     server.db_size = 50
-    assert "; database 18/50 in use, 20 open, 19 waiting; since start:" in sampler.sample().line()
+    line = sampler.sample().line()
+    assert "; database 18/50 in use, 20 open, 19 waiting; since start:" in line
+    assert line.endswith(", database waits 23 (mean 1065 ms), time-outs 25")
+
+
+def test_nobody_who_waited_is_no_mean(sampler: Sampler, server: Server) -> None:
+    server.db_size, server.db_waits, server.db_waited_s = 50, 0, 0.0
+    assert sampler.sample().line().endswith(", database waits 0 (mean 0 ms), time-outs 25")
 
 
 def test_programs_get_every_figure_in_one_flat_object(sampler: Sampler, server: Server) -> None:

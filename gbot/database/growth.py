@@ -2,6 +2,9 @@
 
 A connection that takes the place of one whose statement was left unfinished ends that session first, ENDINGS_MAX at
 once. As long as it cannot, the session is kept here, and with it the place.
+
+After a failure there is a pause, and then one attempt at a time until one succeeds: a server that is full or has just
+come back is not run down.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ class Growth(Generic[P]):
         self.outage = Outage()
         self.under_way = 0
         self._ending = 0  # of these, those that take the place of an unfinished session
+        self._resuming = False
         self.not_ended = 0  # sessions that were left unfinished, those that are being ended included
 
     @property
@@ -62,20 +66,23 @@ class Growth(Generic[P]):
         self._unfinished.append(session)
 
     def begin(self, count: int) -> None:
-        """Begin to end what was left unfinished, and to open ``count`` besides; not while a pause lasts."""
-        if time.monotonic() < self.outage.retry_at:
-            return
-        while self._unfinished and self._ending < ENDINGS_MAX:
+        """Begin to end what was left unfinished, and to open ``count`` besides: now, or when there is room for it."""
+        most = self.outage.room(time.monotonic(), OPENINGS_MAX)
+        if not most and (count or self._unfinished):
+            self._resume_later()
+        while self._unfinished and self._ending < ENDINGS_MAX and self.under_way < most:
             self._ending += 1
             self._spawn(self._unfinished.popleft())
-        for _ in range(min(count, OPENINGS_MAX - self.under_way)):
+        for _ in range(min(count, most - self.under_way)):
             self._spawn(None)
 
     def _spawn(self, unfinished: Any | None) -> None:
         self.under_way += 1
+        self.outage.begun(time.monotonic())
         gevent.spawn(self._open_one, unfinished)
 
     def _open_one(self, unfinished: Any | None) -> None:
+        began = time.monotonic()
         try:
             connection = self._connected(unfinished)
         except Exception as error:
@@ -83,21 +90,16 @@ class Growth(Generic[P]):
             if unfinished is not None:
                 self._ending -= 1
                 self._unfinished.append(unfinished)
-            self.fail(error)
+            self.outage.failed(str(error), time.monotonic())
+            self._failed(error)
+            self._resume_later()
             return
         self.under_way -= 1
         if unfinished is not None:
             self._ending -= 1
             self.not_ended -= 1
-        if self.outage.succeeded():
-            log.info("Connections to %s can be made again", self._name)
+        self.outage.succeeded(began, time.monotonic())
         self._arrived(Place(connection))
-
-    def fail(self, error: Exception, pause_min_s: float = 0.0) -> None:
-        """There is no use in opening more for a while."""
-        if self.outage.failed(str(error), time.monotonic(), pause_min_s):
-            gevent.spawn(self._try_again)
-        self._failed(error)
 
     def _connected(self, unfinished: Any | None) -> P:
         try:
@@ -119,8 +121,14 @@ class Growth(Generic[P]):
                 raise
             log.warning("A statement that was left unfinished may still run in %s: %s", self._name, error)
 
+    def _resume_later(self) -> None:
+        if not self._resuming:
+            self._resuming = True
+            gevent.spawn(self._try_again)
+
     def _try_again(self) -> None:
         # A sleep may end early by as much as the loop is late.
-        while (left_s := self.outage.retry_at - time.monotonic()) > 0:
+        while (left_s := self.outage.room_at - time.monotonic()) > 0:
             gevent.sleep(left_s)
+        self._resuming = False
         self._resume()

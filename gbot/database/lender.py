@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Final
 
 from gbot.database.connection import Connection
+from gbot.database.failures import NotReady
 from gbot.database.place import Place, PoolStatistics
 from gbot.database.pool import Pool
-from gbot.errors import DatabaseAway, DatabaseError
+from gbot.errors import BotError, DatabaseError
 
 log = logging.getLogger(__name__)
 
@@ -36,22 +37,30 @@ class Lender:
 
         ``lent``: the author had all of it, and may have done anything to its session.
         """
+        if not self._pool.is_held(place):
+            self._pool.forget(place)
+            return
         connection = place.connection
-        if isinstance(error, DatabaseAway):
-            self._pool.pause(error)
+        spoilt = isinstance(error, NotReady) and self._pool.refused(error)
         try:
             stopped = error is not None and not isinstance(error, Exception)  # killed, or out of time: wherever it was
-            usable = not stopped and not connection.is_shared
+            usable = not stopped and not spoilt and not connection.is_shared
             if lent:
                 usable = usable and connection.can_be_reset and succeeds(connection.take_back)
             usable = usable and (connection.is_clean() or self._cleaned(connection, ended_well=error is None))
         except BaseException:
-            self._pool.drop(place, unfinished=connection.was_cut)
+            self._pool.drop(place)
             raise
         if usable:
             self.give(place)
         else:
-            self._pool.drop(place, unfinished=connection.was_cut)
+            self._pool.drop(place)
+
+    def check(self, place: Place[Connection]) -> None:
+        """Raises BotError where nobody may use it any more, or not here."""
+        if not self._pool.is_held(place):
+            when = "in another thread" if place.holder is not None else "after the end of the handler that took it"
+            raise BotError(f"a connection to {self.name} was used {when}")
 
     def forget(self, place: Place[Connection]) -> None:
         """One that nobody will give back; to be called at any moment, and from any thread."""

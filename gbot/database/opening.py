@@ -32,7 +32,7 @@ from gbot.errors import DatabaseError, DatabaseMistake, DatabaseRefused, StartEr
 log = logging.getLogger(__name__)
 
 ASK_AGAIN_S: Final = 2.0
-END_S: Final = 1.0  # for statements to be ended at a stop
+END_S: Final = 2.0  # for statements to be ended at a stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,7 @@
-"""The places of a pool: what is in them, who holds them, and what is said of those who hold one for long."""
+"""The places of a pool: what is in them, and who holds them."""
 
 from __future__ import annotations
 
-import itertools
-import logging
 import os
 import time
 from collections.abc import Mapping
@@ -12,18 +10,20 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from greenlet import greenlet
 
-log = logging.getLogger(__name__)
-
-HOLDERS_NAMED: Final = 5  # in the log, of those that begin to hold for too long at the same time
-
 HERE: Final = os.path.dirname(__file__) + os.sep
 
 
 class Pooled(Protocol):
-    """A connection, as far as the pool has to know it. ``session`` is what it is to its server."""
+    """A connection, as far as the pool has to know it.
+
+    ``session`` is what it is to its server, which may still be at work for one that ``was_cut``.
+    """
 
     @property
     def session(self) -> Any: ...
+
+    @property
+    def was_cut(self) -> bool: ...
 
     def has_ended(self) -> bool: ...
 
@@ -51,16 +51,22 @@ class Place(Generic[P]):
         self.taken_in: str | None = None  # file and line of a with statement
         self.complained = False
 
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the greenlet that took it has ended, so that nobody is entitled to it."""
+        return self.holder is not None and self.holder.dead
+
     def whereabouts(self) -> str:
         """Where it was taken: in a with statement, or else by the statement that runs on it."""
         if self.taken_in is not None:
             return f"taken in {self.taken_in}"
         frame = self.holder.gr_frame if self.holder is not None else None
-        while frame is not None and not frame.f_code.co_filename.startswith(HERE):
+        asked = None  # who called this package: the drivers under it call it as well
+        while frame is not None:
+            if frame.f_code.co_filename.startswith(HERE):
+                asked = frame.f_back
             frame = frame.f_back
-        while frame is not None and frame.f_code.co_filename.startswith(HERE):
-            frame = frame.f_back
-        return "for a statement" if frame is None else f"for a statement in {frame.f_code.co_filename}:{frame.f_lineno}"
+        return "for a statement" if asked is None else f"for a statement in {asked.f_code.co_filename}:{asked.f_lineno}"
 
 
 Held = Mapping[Place[P], None]
@@ -72,21 +78,7 @@ def longest_text(held: Held[P], now: float) -> str:
     longest = next(iter(held), None)
     if longest is None:
         return ""
-    return f"; the longest is held for {now - longest.since:.1f} s, {longest.whereabouts()}"
-
-
-def warn_of_holders(held: Held[P], name: str, warning_s: float, now: float) -> None:
-    """Log each place that has been held for longer than ``warning_s``, once; 0: never."""
-    if not warning_s:
-        return
-    late = itertools.takewhile(lambda place: now - place.since >= warning_s, list(held))
-    new = [place for place in late if not place.complained]
-    for place in new:
-        place.complained = True
-    for place in new[:HOLDERS_NAMED]:
-        log.warning("A connection to %s is held for %.0f s, %s", name, now - place.since, place.whereabouts())
-    if len(new) > HOLDERS_NAMED:
-        log.warning("%d more connections to %s are held for as long", len(new) - HOLDERS_NAMED, name)
+    return f"; the longest has been held for {now - longest.since:.1f} s, {longest.whereabouts()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +86,8 @@ class PoolStatistics:
     """Connections at this moment; the rest counts since the start, times in seconds.
 
     ``waits`` are takings that had to wait, ``waited_s`` for how long in all, ``timeouts`` those that waited in vain.
-    ``broken`` counts connections that broke or were left in a state that nobody knows, ``left`` those whose statement
-    was left unfinished.
+    ``broken`` counts connections that broke, were left in a state that nobody knows, or had to make room for a new one,
+    ``left`` those whose statement was left unfinished.
     """
 
     size: int = 0

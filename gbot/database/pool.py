@@ -18,9 +18,15 @@ closed it, which costs no round trip, and after PING_AFTER_S one asks. Once one 
 **Away.** When no connection can be opened, the ones there are go on being used, and opening is tried again after a
 growing pause. When there is none, everybody who waits gets DatabaseAway, and so does who comes within that pause.
 
+**Refused.** A server that is there and refuses its work, read-only as after a failover, keeps its connections but one
+every REFUSAL_PAUSE_S: behind the same name may be another server by now, and only a new connection gets there.
+
 **Left.** A statement whose greenlet was killed may still run in the server. Its place stays taken until the connection
 that takes it over has ended the old session: the server, too, never sees more than ``size`` at work. That goes for a
 server that is too busy to take a new connection as well; one that was started since has ended them all by itself.
+
+**Kept.** Whoever takes a connection gives it back before its greenlet ends. One that was forgotten, or kept beyond
+that, or given back in another thread, such as that of a generator which is collected there, is closed within ROUND_S.
 
 **Why not DBUtils.** Its PooledDB holds a lock while it connects, so that one slow connect stops everybody; its
 connections execute a statement again by themselves when they broke; nobody waits in order or for a limited time; and it
@@ -33,17 +39,19 @@ import itertools
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Generic
 
 import gevent
+from gevent import monkey
 from gevent.event import AsyncResult
 from greenlet import getcurrent
 
 from gbot.database.growth import Growth
-from gbot.database.outage import COMPLAINT_PAUSE_S, PAUSE_MAX_S
-from gbot.database.place import P, Place, PoolStatistics, longest_text, warn_of_holders
-from gbot.errors import BotError, DatabaseAway, DatabaseBusy, DatabaseError
+from gbot.database.notices import Notices
+from gbot.database.outage import PAUSE_MAX_S
+from gbot.database.place import P, Place, PoolStatistics, longest_text
+from gbot.errors import BotError, DatabaseAway, DatabaseBusy
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +64,8 @@ BUSY_AFTER_S: Final = 1.0  # until an event that found no connection is tried ag
 ROUND_S: Final = 1.0  # of upkeep
 END_CHECK_INTERVAL_S: Final = 0.01
 SWEEP_ROUNDS: Final = 30
+
+_thread_of: Final = monkey.get_original("_thread", "get_ident")  # gevent's own tells greenlets apart
 
 
 class Pool(Generic[P]):
@@ -88,18 +98,19 @@ class Pool(Generic[P]):
         self._waiting: OrderedDict[AsyncResult[Place[P] | None], None] = OrderedDict()
         self._forgotten: deque[Place[P]] = deque()
         self._growth = Growth(connect, name, self._arrived, self._failed, self._grow)
+        self._notices = Notices(name)
+        self._thread = _thread_of()
         self._open = 0
         self._uses = self._waits = self._timeouts = self._opened = self._broken = self._left = 0
         self._held_s = self._waited_s = 0.0
         self._broken_at = 0.0
-        self._complaint_at = 0.0
         self._stopped = False
-        self._warming_since: float | None = None
         self._upkeep: gevent.Greenlet[[], None] | None = None
 
     def start(self) -> None:
         """Begin to open the warm connections, and to look after all of them."""
-        self._warming_since = time.monotonic() if self._warm else None
+        if self._warm:
+            self._notices.warming(time.monotonic())
         self._upkeep = gevent.spawn(self._look_after)
         self._grow()
 
@@ -150,6 +161,11 @@ class Pool(Generic[P]):
 
     def take(self) -> Place[P]:
         """A connection for the current greenlet, to be given back or dropped. Raises DatabaseBusy, DatabaseAway."""
+        if _thread_of() != self._thread:
+            raise BotError(
+                f"ctx.db was used in another thread: its connections to {self._name} are for the thread that runs the "
+                "handlers. Ask in the handler and hand over the rows, or connect anew in that thread"
+            )
         now = time.monotonic()
         if self._idle and not self._waiting:
             place = self._idle.pop()
@@ -173,10 +189,10 @@ class Pool(Generic[P]):
         else:
             self._idle.append(place)
 
-    def drop(self, place: Place[P], *, unfinished: bool = False) -> None:
-        """Take back one that nobody can use any more; ``unfinished``: the server may still be at work for it."""
+    def drop(self, place: Place[P]) -> None:
+        """Take back one that nobody can use any more; what the server still does for it is ended."""
         self._release(place)
-        if unfinished:
+        if place.connection.was_cut:
             self._left += 1
             self._growth.leave(place.connection.session)
         else:
@@ -185,9 +201,19 @@ class Pool(Generic[P]):
         self._close(place)
         self._grow()
 
-    def pause(self, error: DatabaseAway) -> None:
-        """The server takes connections and does not do its work: do not open others at once."""
-        self._growth.fail(error, error.after_s)
+    def refused(self, error: DatabaseAway) -> bool:
+        """The server is there and refuses its work. Returns whether to drop the connection on which it did.
+
+        The longer this goes on, the later ``error`` lets it be tried again.
+        """
+        now = time.monotonic()
+        lasted_s = self._notices.refused(error, now)
+        error.after_s = max(error.after_s, min(PAUSE_MAX_S, lasted_s))
+        return self._growth.outage.refused(now)
+
+    def is_held(self, place: Place[P]) -> bool:
+        """Whether it is still the one's who took it, and this is the thread in which it can be used."""
+        return place.holder is not None and _thread_of() == self._thread
 
     def forget(self, place: Place[P]) -> None:
         """Nobody will give this one back: it is dropped within ROUND_S. May be called at any moment, in any thread."""
@@ -232,6 +258,7 @@ class Pool(Generic[P]):
     def _is_alive(self, place: Place[P], now: float) -> bool:
         connection = place.connection
         if connection.has_ended():
+            self._notices.ended(1)
             return False
         if now - place.since < PING_AFTER_S and connection.is_quiet():
             return True
@@ -284,18 +311,13 @@ class Pool(Generic[P]):
     def _arrived(self, place: Place[P]) -> None:
         self._open += 1
         self._opened += 1
-        if self._warming_since is not None and self._open >= self._warm:
-            took_s = time.monotonic() - self._warming_since
-            self._warming_since = None
-            log.info("%d connections to %s are open, after %.1f s", self._open, self._name, took_s)
+        if self._open >= self._warm:
+            self._notices.warm(self._open, time.monotonic())
         self._pass_on(place)
         self._grow()
 
     def _failed(self, error: Exception) -> None:
-        if self._growth.outage.is_to_be_told(time.monotonic()):
-            strange = None if isinstance(error, DatabaseError) else error
-            words = (self._name, error, self._open, self.size)
-            log.warning("No connection to %s: %s; %d of %d are open", *words, exc_info=strange)
+        self._notices.cannot_open(error, f"{self._open} of {self.size} are open", time.monotonic())
         if not self._open:
             self._turn_all_away()
 
@@ -321,15 +343,8 @@ class Pool(Generic[P]):
             f"{self._open - len(self._idle)} of {self.size} are in use{why}, {len(self._waiting)} others wait"
             f"{longest_text(self._in_use, time.monotonic())}"
         )
-        self._complain(text)
+        self._notices.seldom("busy", text, time.monotonic())
         return DatabaseBusy(text, BUSY_AFTER_S)
-
-    def _complain(self, text: str) -> None:
-        """What many greenlets notice at the same time is logged once."""
-        now = time.monotonic()
-        if now >= self._complaint_at:
-            self._complaint_at = now + COMPLAINT_PAUSE_S
-            log.warning("%s", text[0].upper() + text[1:])
 
     # Upkeep.
 
@@ -342,29 +357,28 @@ class Pool(Generic[P]):
                 log.exception("Looking after the connections to %s failed; it goes on", self._name)
 
     def _look_round(self, number: int) -> None:
-        if self._warming_since is not None:
-            log.info("Opened %d of %d connections to %s", self._open, self._warm, self._name)
+        self._forgotten.extend([place for place in self._in_use if place.is_orphaned])
         self._take_back()
-        warn_of_holders(self._in_use, self._name, self._hold_warning_s, time.monotonic())
-        self._close_unused()
-        if number % SWEEP_ROUNDS == 0:
+        self._notices.holders(self._in_use, self._hold_warning_s, time.monotonic())
+        self._close_in_turns(self._unused())
+        if number % SWEEP_ROUNDS == 0 or (self._idle and self._idle[0].connection.has_ended()):
             self._sweep()
+        self._notices.tell_round(self._growth.outage, self._open, self._warm, time.monotonic())
         self._grow()
 
     def _take_back(self) -> None:
+        """Close what nobody will give back; who has kept it has nothing to do with the pool any more."""
         while self._forgotten:
             place = self._forgotten.popleft()
-            self._complain(f"a connection to {self._name} was forgotten by who took it in {place.taken_in}")
-            self.drop(place)
+            if place.holder is not None:
+                text = f"a connection to {self._name}, {place.whereabouts()}, was not given back; it is closed"
+                self._notices.seldom("kept", text, time.monotonic())
+                self.drop(place)
 
-    def _close_unused(self) -> None:
+    def _unused(self) -> Iterator[Place[P]]:
         unused_since = time.monotonic() - self._idle_max_s
-        closed = 0
         while self._open > self._warm and self._idle and self._idle[0].since < unused_since:
-            self._close(self._idle.popleft())
-            closed += 1
-            if closed % CLOSINGS_MAX == 0:  # 80 µs each; a sleep of 0 would not let those run whose timers are due
-                gevent.sleep(0.001)
+            yield self._idle.popleft()
 
     def _sweep(self) -> None:
         """Close idle connections that the server has closed."""
@@ -372,6 +386,12 @@ class Pool(Generic[P]):
         if ended:
             gone = set(ended)
             self._idle = deque(place for place in self._idle if place not in gone)
-        for place in ended:
-            self._broken += 1
+        self._notices.ended(len(ended))
+        self._broken += len(ended)
+        self._close_in_turns(ended)
+
+    def _close_in_turns(self, places: Iterable[Place[P]]) -> None:
+        for count, place in enumerate(places, 1):
             self._close(place)
+            if count % CLOSINGS_MAX == 0:  # 80 µs each; a sleep of 0 would not let those run whose timers are due
+                gevent.sleep(0.001)

@@ -317,7 +317,8 @@ def test_a_handler_that_takes_too_long_is_stopped(serve: Serve) -> None:
     post_plain(served.address, "wait until killed,after")
     served.wait_for_output("cleaned up")
     served.wait_for_line(
-        r"plain event 1 \(message\.text\): the handler ran longer than its timeout of 0\.2 s and is tried again"
+        r"plain event 1 \(message\.text\): the handler .*working:wait ran longer than its timeout of 0\.2 s "
+        r"\(in line \d+ of .*working\.py\) and is tried again"
     )
 
 
