@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -174,15 +175,21 @@ class FakeServer:
         self.sessions: set[int] = set()  # open, or left at work
         self.made: list[FakeConnection] = []
         self.refusal: Exception | None = None
+        self.ending_refused: Exception | None = None
         self.welcome = Event()  # cleared: it accepts and says nothing
         self.welcome.set()
         self.answering = Event()  # the same for signs of life
         self.answering.set()
-        self.attempts = 0
+        self.attempted_at: list[float] = []  # monotonic
         self.connecting = self.most_connecting = self.most_sessions = 0
+        self.asked = 0  # for signs of life
+
+    @property
+    def attempts(self) -> int:
+        return len(self.attempted_at)
 
     def connect(self) -> FakeConnection:
-        self.attempts += 1
+        self.attempted_at.append(time.monotonic())
         self.connecting += 1
         self.most_connecting = max(self.most_connecting, self.connecting)
         try:
@@ -195,6 +202,7 @@ class FakeServer:
         made = FakeConnection(self, len(self.made) + 1)
         self.made.append(made)
         self.sessions.add(made.session)
+        self.most_sessions = max(self.most_sessions, len(self.sessions))
         return made
 
     def restart(self) -> None:
@@ -210,6 +218,7 @@ class FakeConnection:
         self.server = server
         self.session = number
         self.ended = self.noisy = self.closed = self.at_work = False
+        self.forgotten = False  # by something between it and the server: only who asks finds out
 
     @property
     def was_cut(self) -> bool:
@@ -222,14 +231,17 @@ class FakeConnection:
         return not self.noisy
 
     def answers(self) -> bool:
+        self.server.asked += 1
         self.server.answering.wait()
-        return not self.ended
+        return not (self.ended or self.forgotten)
 
     def end_session(self, session: int) -> None:
         """The session that takes over counts only now."""
         gevent.sleep(0)
         if self.ended:
             raise DatabaseDown("it went away")
+        if self.server.ending_refused is not None:
+            raise self.server.ending_refused
         if session not in self.server.sessions:
             raise DatabaseMistake("no such session", 1094)
         self.server.sessions.discard(session)
@@ -237,7 +249,7 @@ class FakeConnection:
     def use(self) -> None:
         """Anything at all; fails where the pool has handed out what it must not."""
         assert not self.closed, "closed, and handed out"
-        if self.ended:
+        if self.ended or self.forgotten:
             raise DatabaseDown("it went away")
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 import subprocess
 import threading
@@ -19,7 +20,7 @@ from gbot.database.connection import Connection
 from gbot.database.connector import Connector
 from gbot.database.pool import TRUST_S
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused, Deadlock, DuplicateKey
-from tests.database_rig import opened, patched
+from tests.database_rig import opened, outcome, patched
 from tests.journeys.mariadb import MariaDb
 from tests.journeys.processes import eventually, free_port
 
@@ -77,6 +78,15 @@ def test_rows_that_match_count_though_they_do_not_change(connection: Connection,
     assert connection.execute(f"UPDATE {table} SET text = 'one' WHERE id = 9").rows == 0
 
 
+def test_moments_are_read_as_such_and_those_that_are_none_as_texts(connection: Connection) -> None:
+    texts = ["2024-02-29 12:34:56", "2024-02-29 12:34:56.789000", "0000-00-00 00:00:00", "2024-00-10 01:02:03"]
+    [found] = connection.rows(
+        "SELECT CAST(%s AS DATETIME), CAST(%s AS DATETIME(6)), CAST(%s AS DATETIME), CAST(%s AS DATETIME)", texts
+    )
+    first, second = (datetime.datetime.fromisoformat(text) for text in texts[:2])
+    assert found == (first, second, *texts[2:])
+
+
 def test_a_statement_can_tell_a_number(connection: Connection, table: str) -> None:
     assert connection.execute(f"UPDATE {table} SET text = LAST_INSERT_ID(41 + 1) WHERE id = 1").last_id == 42
 
@@ -89,14 +99,15 @@ def test_a_unix_socket_is_used(server: MariaDb) -> None:
 
 @patched
 def test_waiting_for_an_answer_lets_other_greenlets_run(mysql_url: str) -> None:
-    made = [Connector(parse(mysql_url)).connect() for _ in range(2)]
-    said: list[str] = []
-    slow = gevent.spawn(lambda: (made[0].rows("SELECT SLEEP(0.5)"), said.append("slow")))
-    fast = gevent.spawn(lambda: (made[1].rows("SELECT 1"), said.append("fast")))
-    gevent.joinall([slow, fast], raise_error=True)
-    assert said == ["fast", "slow"]
-    for connection in made:
-        connection.close()
+    waiting, going_on = (Connector(parse(mysql_url)).connect(None) for _ in range(2))
+    assert going_on.rows("SELECT GET_LOCK('gbot_gate', 0)") == [(1,)]
+    slow = gevent.spawn(waiting.rows, "SELECT GET_LOCK('gbot_gate', 50)")
+    eventually(lambda: going_on.rows("SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO LIKE '%GET_LOCK%, 50)'"))
+    assert not slow.ready()
+    assert going_on.rows("SELECT RELEASE_LOCK('gbot_gate')") == [(1,)]
+    assert slow.get() == [(1,)]
+    waiting.close()
+    going_on.close()
 
 
 @patched
@@ -107,6 +118,20 @@ def test_a_connection_whose_greenlet_was_killed_is_closed(mysql_url: str) -> Non
     waiting.kill()
     assert not made.is_open
     made.close()
+    other.close()
+
+
+@patched
+def test_who_waits_on_a_connection_that_another_greenlet_closes_is_told_at_once(mysql_url: str) -> None:
+    """Though the server has not noticed, or is out of reach."""
+    made, other = (Connector(parse(mysql_url)).connect(None) for _ in range(2))
+    waiting = gevent.spawn(outcome, made.rows, "SELECT SLEEP(50)")
+    eventually(lambda: other.rows("SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO = 'SELECT SLEEP(50)'"))
+    made.close()
+    eventually(waiting.ready)
+    assert isinstance(waiting.value, DatabaseDown)
+    assert made.was_cut
+    other.end_session(made.session)
     other.close()
 
 

@@ -87,7 +87,7 @@ class Database:
         return self._lender.statistics()
 
 
-class Held:
+class Holding:
     """A connection of the pool that is held for the time of a with statement."""
 
     def __init__(self, lender: Lender) -> None:
@@ -110,7 +110,7 @@ class Held:
             self._lender.forget(place)
 
 
-class Lease(Held):
+class Lease(Holding):
     """The connection itself."""
 
     if not TYPE_CHECKING:  # who checks types is told of it without
@@ -154,7 +154,7 @@ class Lease(Held):
             self._lender.give_back(place, error, lent=True)
 
 
-class Transaction(Held):
+class Transaction(Holding):
     """A transaction. It raises what the database raises, and BotError when it has ended.
 
     A Deadlock is the end of it even if somebody catches it: all further statements raise it again, and so does the end.
@@ -169,6 +169,7 @@ class Transaction(Held):
 
     def __enter__(self) -> Self:
         place = self._enter()
+        self._failed = self._lost = None
         try:
             place.connection.begin()
         except BaseException as error:

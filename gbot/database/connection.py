@@ -31,6 +31,8 @@ from gbot.errors import BotError, DatabaseDown, DatabaseMistake
 CHARSET: Final = "utf8mb4"
 
 _RESET_CONNECTION: Final = 0x1F  # the protocol's COM_RESET_CONNECTION, which PyMySQL does not know
+# What it leaves, and what MySQL takes from its own settings and MariaDB from the begin of the connection.
+_STAYS: Final = "SELECT CONNECTION_ID(), DATABASE(), @@character_set_client, @@character_set_results"
 # Neither in a transaction nor with results unread, and committing each statement by itself.
 _STATE: Final = (
     SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -160,12 +162,15 @@ class Connection:
         with self._whole("(reset of the session)"):
             inside._execute_command(_RESET_CONNECTION, b"")
             inside._read_ok_packet()
-            inside.select_db(inside.db)
-            inside.set_character_set(CHARSET)
-            inside.autocommit(True)
-            inside.query("SELECT CONNECTION_ID()")
-            if inside._result.rows != ((self.session.number,),):  # the answer to something else
+            inside.query(_STAYS)
+            if inside._result.rows[0][:1] != (self.session.number,):  # the answer to something else
                 raise pymysql.InterfaceError(SHARED)
+            _, database, *charsets = inside._result.rows[0]
+            if database is None or database.encode() != inside.db:
+                inside.select_db(inside.db)
+            if {*charsets, inside.charset} != {CHARSET}:
+                inside.set_character_set(CHARSET)
+            inside.autocommit(True)
         inside.cursorclass = Cursor
         inside._result = _TOLD
 
@@ -191,8 +196,8 @@ class Connection:
         """
         if self.session.number <= session.number:
             return
-        [(_, uptime_s)] = self.rows("SHOW SESSION STATUS LIKE 'Uptime'")
-        if int(uptime_s) + 1 < monotonic() - session.opened_at:
+        uptime = self.rows("SHOW SESSION STATUS LIKE 'Uptime'")  # a proxy may not know it
+        if not uptime or int(uptime[0][1]) + 1 < monotonic() - session.opened_at:
             return
         for (host,) in self.rows("SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = %s", (session.number,)):
             if session.port is None or str(host).rpartition(":")[2] == str(session.port):

@@ -53,16 +53,19 @@ class Growth(Generic[P]):
         self.under_way = 0
         self._ending = 0  # of these, those that take the place of an unfinished session
         self._resuming = False
-        self.not_ended = 0  # sessions that were left unfinished, those that are being ended included
 
     @property
     def unfinished(self) -> int:
         """Sessions whose place nobody is taking over yet."""
         return len(self._unfinished)
 
+    @property
+    def not_ended(self) -> int:
+        """Sessions that were left unfinished, those that are being ended included."""
+        return len(self._unfinished) + self._ending
+
     def leave(self, session: Any) -> None:
         """A session is to be ended, by the connection that takes its place."""
-        self.not_ended += 1
         self._unfinished.append(session)
 
     def begin(self, count: int) -> None:
@@ -97,7 +100,6 @@ class Growth(Generic[P]):
         self.under_way -= 1
         if unfinished is not None:
             self._ending -= 1
-            self.not_ended -= 1
         self.outage.succeeded(began, time.monotonic())
         self._arrived(Place(connection))
 
@@ -112,14 +114,19 @@ class Growth(Generic[P]):
             raise DatabaseDown(f"no connection within {OPEN_TIMEOUT_S:g} s") from None
 
     def _end_session(self, connection: P, session: Any) -> None:
-        """What the server has against it is no reason to go without a connection, unless that broke by it."""
+        """What keeps it from being ended is no reason to go without a connection, unless that broke by it."""
         try:
             connection.end_session(session)
-        except BaseException as error:
-            if not isinstance(error, DatabaseError) or isinstance(error, DatabaseDown):
+        except Exception as error:
+            if isinstance(error, DatabaseDown):
                 connection.close()
                 raise
-            log.warning("A statement that was left unfinished may still run in %s: %s", self._name, error)
+            strange = None if isinstance(error, DatabaseError) else error
+            text = "A statement that was left unfinished may still run in %s: %s"
+            log.warning(text, self._name, error, exc_info=strange)
+        except BaseException:
+            connection.close()
+            raise
 
     def _resume_later(self) -> None:
         if not self._resuming:

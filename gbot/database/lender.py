@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
+
+import gevent
 
 from gbot.database.connection import Connection
 from gbot.database.failures import NotReady
@@ -14,6 +17,7 @@ from gbot.errors import BotError, DatabaseError
 
 log = logging.getLogger(__name__)
 
+TIDY_MAX_S: Final = 2.0  # for a rollback, or the reset of a session
 LEFT_OPEN: Final = "A transaction on %s was left open, and is undone"
 
 
@@ -24,13 +28,8 @@ class Lender:
         self.name = name
         self._pool = pool
         self.take: Callable[[], Place[Connection]] = pool.take  # raises DatabaseBusy, DatabaseAway
+        self.take_for: Callable[[str], Place[Connection]] = pool.take_for
         self.give: Callable[[Place[Connection]], None] = pool.give  # one that is known to be clean
-
-    def take_for(self, taken_in: str | None) -> Place[Connection]:
-        """A connection that is held for longer than a statement; ``taken_in`` is the file and line of its holder."""
-        place = self.take()
-        place.taken_in = taken_in
-        return place
 
     def give_back(self, place: Place[Connection], error: BaseException | None, *, lent: bool = False) -> None:
         """Give a connection back as ``error`` has left it. Raises only what kills the greenlet meanwhile.
@@ -79,9 +78,8 @@ class Lender:
 
 
 def succeeds(step: Callable[[], object]) -> bool:
-    """Whether it could be done; a connection on which it cannot is of no use to anybody."""
-    try:
+    """Whether it could be done in time; a connection on which it cannot is of no use to anybody."""
+    with contextlib.suppress(DatabaseError), gevent.Timeout(TIDY_MAX_S, False):  # type: ignore[arg-type]
         step()
-    except DatabaseError:
-        return False
-    return True
+        return True
+    return False

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gbot.database.outage import COMPLAINT_PAUSE_S, Outage, Trouble
-from gbot.database.place import Place
+from gbot.database.place import Place, PoolStatistics, longest_text
 from gbot.errors import DatabaseError
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,18 @@ class Notices:
     def ended(self, count: int) -> None:
         """The server has closed so many that were idle."""
         self._ended += count
+
+    def busy(
+        self, pool: PoolStatistics, wait_s: float, reason: str, held: Mapping[Place[Any], None], now: float
+    ) -> str:
+        """Somebody has waited in vain. Returns the sentence, which is logged as well."""
+        why = f", and no more can be opened ({reason})" if reason else ""
+        text = (
+            f"no connection to {self._name} became free within {wait_s:g} s: {pool.in_use} of {pool.size} are in use"
+            f"{why}, {pool.waiting} others wait{longest_text(held, now)}"
+        )
+        self.seldom("busy", text, now)
+        return text
 
     def seldom(self, kind: str, text: str, now: float) -> None:
         """What is noticed many times at once, or over and over, is said once."""

@@ -69,6 +69,26 @@ class Place(Generic[P]):
         return "for a statement" if asked is None else f"for a statement in {asked.f_code.co_filename}:{asked.f_lineno}"
 
 
+class Holders:
+    """The greenlets that hold connections for longer than a statement."""
+
+    def __init__(self) -> None:
+        self._counts: dict[greenlet, int] = {}
+
+    def __contains__(self, who: greenlet) -> bool:
+        return who in self._counts
+
+    def add(self, who: greenlet) -> None:
+        """It holds one, or one more."""
+        self._counts[who] = self._counts.get(who, 0) + 1
+
+    def remove(self, who: greenlet) -> None:
+        """It holds one less."""
+        left = self._counts.pop(who) - 1
+        if left:
+            self._counts[who] = left
+
+
 Held = Mapping[Place[P], None]
 """The places in use, the one taken first before the others."""
 

@@ -50,7 +50,7 @@ from greenlet import getcurrent
 from gbot.database.growth import Growth
 from gbot.database.notices import Notices
 from gbot.database.outage import PAUSE_MAX_S
-from gbot.database.place import P, Place, PoolStatistics, longest_text
+from gbot.database.place import Holders, P, Place, PoolStatistics
 from gbot.errors import BotError, DatabaseAway, DatabaseBusy
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,8 @@ BUSY_AFTER_S: Final = 1.0  # until an event that found no connection is tried ag
 ROUND_S: Final = 1.0  # of upkeep
 END_CHECK_INTERVAL_S: Final = 0.01
 SWEEP_ROUNDS: Final = 30
+
+OTHER_THREAD: Final = "and ctx.db is for the handlers' own: ask there and hand over the rows, or connect anew"
 
 _thread_of: Final = monkey.get_original("_thread", "get_ident")  # gevent's own tells greenlets apart
 
@@ -95,6 +97,7 @@ class Pool(Generic[P]):
         self._idle_max_s = idle_max_s
         self._idle: deque[Place[P]] = deque()  # the one used last is on the right
         self._in_use: dict[Place[P], None] = {}  # the one taken first comes first
+        self._holders = Holders()
         self._waiting: OrderedDict[AsyncResult[Place[P] | None], None] = OrderedDict()
         self._forgotten: deque[Place[P]] = deque()
         self._growth = Growth(connect, name, self._arrived, self._failed, self._grow)
@@ -162,10 +165,7 @@ class Pool(Generic[P]):
     def take(self) -> Place[P]:
         """A connection for the current greenlet, to be given back or dropped. Raises DatabaseBusy, DatabaseAway."""
         if _thread_of() != self._thread:
-            raise BotError(
-                f"ctx.db was used in another thread: its connections to {self._name} are for the thread that runs the "
-                "handlers. Ask in the handler and hand over the rows, or connect anew in that thread"
-            )
+            raise BotError(f"{self._name} was asked in another thread, {OTHER_THREAD}")
         now = time.monotonic()
         if self._idle and not self._waiting:
             place = self._idle.pop()
@@ -179,6 +179,13 @@ class Pool(Generic[P]):
         place.holder = getcurrent()
         self._in_use[place] = None
         self._uses += 1
+        return place
+
+    def take_for(self, taken_in: str) -> Place[P]:
+        """One that is held for longer than a statement; ``taken_in`` is the file and line of its holder."""
+        place = self.take()
+        place.taken_in = taken_in
+        self._holders.add(getcurrent())
         return place
 
     def give(self, place: Place[P]) -> None:
@@ -223,6 +230,8 @@ class Pool(Generic[P]):
         del self._in_use[place]
         now = time.monotonic()
         self._held_s += now - place.since
+        if place.taken_in is not None and place.holder is not None:
+            self._holders.remove(place.holder)
         place.since = now
         place.holder = place.taken_in = None
         place.complained = False
@@ -290,7 +299,7 @@ class Pool(Generic[P]):
         self._waited_s += time.monotonic() - now
         if not turn.ready():
             self._timeouts += 1
-            if any(place.holder is getcurrent() for place in self._in_use):
+            if getcurrent() in self._holders:
                 raise BotError(f"this handler holds a connection to {self._name} and waited for another in vain")
             raise self._busy() if self._open else self._away(time.monotonic())
         if turn.value is None:
@@ -337,13 +346,7 @@ class Pool(Generic[P]):
 
     def _busy(self) -> DatabaseBusy:
         reason = self._growth.outage.reason
-        why = f", and no more can be opened ({reason})" if reason else ""
-        text = (
-            f"no connection to {self._name} became free within {self._wait_s:g} s: "
-            f"{self._open - len(self._idle)} of {self.size} are in use{why}, {len(self._waiting)} others wait"
-            f"{longest_text(self._in_use, time.monotonic())}"
-        )
-        self._notices.seldom("busy", text, time.monotonic())
+        text = self._notices.busy(self.statistics(), self._wait_s, reason, self._in_use, time.monotonic())
         return DatabaseBusy(text, BUSY_AFTER_S)
 
     # Upkeep.

@@ -89,11 +89,15 @@ class Wire(_PyMySql):  # type: ignore[misc]
         if self._asker is not None and self._asker is not getcurrent():
             raise pymysql.InterfaceError(SHARED)
         sent = 0
-        if self._write_timeout is None:
-            with contextlib.suppress(OSError):  # it fails again below, in PyMySQL's words
-                sent = self._sock.send(data)
-        if sent < len(data):
-            super()._write_bytes(data[sent:])
+        try:
+            if self._write_timeout is None:
+                with contextlib.suppress(OSError):  # it fails again below, in PyMySQL's words
+                    sent = self._sock.send(data)
+            if sent < len(data):
+                super()._write_bytes(data[sent:])
+        except BaseException:  # half a packet, after which the server takes nothing else for what it is
+            self._force_close()
+            raise
 
 
 class Over(Wire):

@@ -356,6 +356,7 @@ def test_an_error_of_the_database_is_one_line_that_names_the_authors_own(serve: 
 def test_a_handler_whose_time_is_over_leaves_no_transaction_and_no_statement(serve: Serve, admin: Admin) -> None:
     arguments = ("--handler-timeout", "1", "--attempts-max", "1", "--db-pool", "4", "--db-warm", "4")
     served = serve(ASKING, *arguments, environ={"GBOT_DB": admin.url})
+    served.wait_for_line("4 connections to mysql://.* are open")
     with admin.locked():
         post_plain(served.address, "hold for 600,hold for 600,wait there,wait there")
         served.wait_for_output("holding", times=2)
