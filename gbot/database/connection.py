@@ -163,9 +163,9 @@ class Connection:
             inside._execute_command(_RESET_CONNECTION, b"")
             inside._read_ok_packet()
             inside.query(_STAYS)
-            if inside._result.rows[0][:1] != (self.session.number,):  # the answer to something else
+            [(number, database, *charsets)] = inside._result.rows or [(None, None)]
+            if number != self.session.number:  # the answer to something else
                 raise pymysql.InterfaceError(SHARED)
-            _, database, *charsets = inside._result.rows[0]
             if database is None or database.encode() != inside.db:
                 inside.select_db(inside.db)
             if {*charsets, inside.charset} != {CHARSET}:
