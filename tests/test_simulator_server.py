@@ -138,15 +138,15 @@ def test_a_dropped_connection_has_accepted(make_place: MakePlace) -> None:
 
 
 def test_the_answer_takes_its_time_and_many_wait_at_once(make_place: MakePlace) -> None:
-    place = make_place(Faults(latency_s=(0.3, 0.4)))
+    place = make_place(Faults(latency_s=(3.0, 3.1)))
     began = time.monotonic()
-    replies = [gevent.spawn(place.reply, number) for number in range(100)]
-    wait_until(lambda: place.calls.waiting == 100)
+    replies = [gevent.spawn(place.reply, number) for number in range(50)]
+    wait_until(lambda: place.calls.waiting == 50)
     assert place.ledger.answered == 0
     gevent.joinall(replies, raise_error=True)
     assert {reply.value[0] for reply in replies} == {200}
-    assert 0.3 <= time.monotonic() - began < 5.0
-    assert (place.calls.waiting, place.ledger.answered) == (0, 100)
+    assert time.monotonic() - began >= 3.0
+    assert (place.calls.waiting, place.ledger.answered) == (0, 50)
 
 
 def test_down_means_cut_off_and_refused_and_then_up_again(make_place: MakePlace) -> None:
