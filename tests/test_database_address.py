@@ -58,6 +58,8 @@ def test_tls_can_be_chosen() -> None:
         (f"mysql://bot:{SECRET}@db/", "has no /database"),
         (f"mysql://bot:{SECRET}@db", "has no /database"),
         (f"mysql://bot:{SECRET}@db/a/b", "more than one /"),
+        (f"mysql://bot:p@{SECRET}/word@db", "an @ behind the host"),
+        (f"mysql://bot:p@{SECRET}/word@db/chat", "an @ behind the host"),
         (f"mysql://bot:{SECRET}@/chat", "has no host"),
         (f"mysql://bot:{SECRET}@:3306/chat", "has no host"),
         (f"mysql://:{SECRET}@db/chat", "has no user"),

@@ -18,6 +18,7 @@ NO_SCHEME: Final = "does not begin with mysql://"
 NO_USER: Final = "has no user before the host, or a / ? or # in user or password that is not percent-encoded"
 NO_HOST: Final = "has no host"
 NO_PORT: Final = "has a port that is no number from 1 to 65535"
+STRAY_AT: Final = "has an @ behind the host: a / in user or password is to be percent-encoded"
 NO_DATABASE: Final = "has no /database"
 TWO_DATABASES: Final = "has more than one / after the host"
 FRAGMENT: Final = "has a # that is not percent-encoded"
@@ -94,6 +95,7 @@ def parse(url: str) -> Address:
         NO_USER: not parts.username,
         NO_HOST: not host,
         NO_PORT: not _has_port(parts),
+        STRAY_AT: "@" in parts.path,
         NO_DATABASE: not database,
         TWO_DATABASES: "/" in parts.path[1:],
         FRAGMENT: bool(parts.fragment),

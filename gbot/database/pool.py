@@ -30,7 +30,7 @@ that, or given back in another thread, such as that of a generator which is coll
 
 **Why not DBUtils.** Its PooledDB holds a lock while it connects, so that one slow connect stops everybody; its
 connections execute a statement again by themselves when they broke; nobody waits in order or for a limited time; and it
-reaches 0.16 (as it comes) to 0.70 of a bare list of connections, where this one reaches 0.96 to 0.98: bench/pools.py.
+reaches 0.16 (as it comes) to 0.72 of a bare list of connections, where this one reaches 0.97 to 1.00: bench/pools.py.
 """
 
 from __future__ import annotations
