@@ -1,4 +1,8 @@
-"""A MariaDB of the tests' own: a fresh data directory, a free port, gone afterwards."""
+"""A database server of the tests' own: a fresh data directory, a free port, gone afterwards.
+
+It is MariaDB. ``GBOT_TEST_MYSQLD`` names the ``mysqld`` of a MySQL that takes its place in all tests, such as that of
+Oracle's packages.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,6 @@ class MariaDb:
     """
 
     def __init__(self, directory: Path, *options: str) -> None:
-        server, install = (shutil.which(name, path=SEARCH_PATH) for name in ("mariadbd", "mariadb-install-db"))
-        if server is None or install is None:
-            pytest.skip("mariadbd is not installed (Debian: apt-get install mariadb-server-core); it runs these tests")
         self._port = free_port()
         self.url = f"mysql://root@127.0.0.1:{self._port}/mysql"
         self.socket = directory / "socket"
@@ -33,15 +34,10 @@ class MariaDb:
         common = ["--no-defaults", f"--datadir={directory / 'data'}", f"--tmpdir={directory}"]
         if os.geteuid() == 0:
             common.append("--user=root")
-        subprocess.run(
-            [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            timeout=60,
-        )
+        server, *own = (_mysql if os.environ.get("GBOT_TEST_MYSQLD") else _mariadb)(directory, common)
         self._command = [
             *(server, *common, "--bind-address=127.0.0.1", f"--port={self._port}", f"--socket={self.socket}"),
-            *("--skip-name-resolve", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", *options),
+            *("--skip-name-resolve", "--innodb-buffer-pool-size=16M", *own, *options),
         ]
         self._log_path = directory / "log"
         self.start()
@@ -57,7 +53,7 @@ class MariaDb:
             raise
 
     def _answers(self) -> bool:
-        assert self._process.poll() is None, "mariadbd ended by itself; its log says why"
+        assert self._process.poll() is None, f"{self._command[0]} ended by itself; its log says why"
         try:
             pymysql.connect(host="127.0.0.1", port=self._port, user="root").close()
         except pymysql.err.OperationalError:
@@ -75,3 +71,23 @@ class MariaDb:
         self._process.kill()
         self._process.wait(DEADLINE_S)
         self._log.close()
+
+
+def _mariadb(_directory: Path, common: list[str]) -> list[str]:
+    """Make what the server needs. Returns its program, and options of its own."""
+    server, install = (shutil.which(name, path=SEARCH_PATH) for name in ("mariadbd", "mariadb-install-db"))
+    if server is None or install is None:
+        pytest.skip("mariadbd is not installed (Debian: apt-get install mariadb-server-core); it runs these tests")
+    _install(install, *common, "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
+    return [server, "--innodb-log-file-size=8M"]
+
+
+def _mysql(directory: Path, common: list[str]) -> list[str]:
+    server, first = os.environ["GBOT_TEST_MYSQLD"], directory / "first.sql"
+    first.write_text("CREATE USER root@127.0.0.1;\nGRANT ALL ON *.* TO root@127.0.0.1 WITH GRANT OPTION;\n")
+    _install(server, *common, "--initialize-insecure", f"--init-file={first}")
+    return [server, "--mysqlx=OFF", "--secure-file-priv=", "--innodb-redo-log-capacity=8M"]
+
+
+def _install(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
