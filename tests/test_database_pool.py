@@ -505,6 +505,35 @@ def test_what_the_server_has_closed_is_replaced_and_nobody_notices(make: MakePoo
     assert pool.statistics().broken == 3
 
 
+def test_one_whose_answer_came_just_before_the_server_went_is_not_trusted(make: MakePool, server: FakeServer) -> None:
+    pool = make(2)
+    broken, answered = pool.take(), pool.take()
+    server.restart()
+    pool.drop(broken)
+    pool.give(answered)
+    place = pool.take()
+    place.connection.use()
+    pool.give(place)
+
+
+def test_who_waits_for_one_gets_none_whose_answer_came_just_before_the_server_went(
+    make: MakePool, server: FakeServer
+) -> None:
+    pool = make(2)
+    broken, answered = pool.take(), pool.take()
+    server.welcome.clear()
+    waiting = [gevent.spawn(pool.take) for _ in range(2)]
+    wait_until(lambda: pool.statistics().waiting == 2)
+    server.restart()
+    pool.drop(broken)
+    pool.give(answered)
+    server.welcome.set()
+    for greenlet in waiting:
+        place = greenlet.get()
+        place.connection.use()
+        pool.give(place)
+
+
 def test_signs_of_life_that_do_not_come_are_waited_for_no_longer_than_a_connection(
     make: MakePool, server: FakeServer
 ) -> None:
@@ -863,6 +892,20 @@ def test_those_that_the_server_has_closed_are_found_though_nobody_takes_them(
     assert [pool.take(), pool.take()] == [places[4], places[0]]
     pool.give(places[4])
     pool.give(places[0])
+
+
+def test_when_those_that_were_idle_are_found_closed_those_in_use_are_not_trusted_either(
+    make: MakePool, server: FakeServer
+) -> None:
+    pool = make(2)
+    [idle, answered] = taken(pool, 2)
+    pool.give(idle)
+    server.restart()
+    pool._look_round(SWEEP_ROUNDS)
+    pool.give(answered)
+    place = pool.take()
+    place.connection.use()
+    pool.give(place)
 
 
 def test_how_long_it_has_been_away_is_told_and_its_end_when_nothing_has_failed_since(log: Kept) -> None:

@@ -42,11 +42,12 @@ P = TypeVar("P", bound=Pooled)
 class Place(Generic[P]):
     """One of the places of the pool, and the connection in it."""
 
-    __slots__ = ("complained", "connection", "holder", "since", "taken_in")
+    __slots__ = ("complained", "connection", "holder", "proved_at", "since", "taken_in")
 
     def __init__(self, connection: P) -> None:
         self.connection = connection
         self.since = time.monotonic()  # taken, or given back
+        self.proved_at = 0.0  # the server was there for whoever used it last, who took it then
         self.holder: greenlet | None = None
         self.taken_in: str | None = None  # file and line of a with statement
         self.complained = False

@@ -13,7 +13,8 @@ connections are opened in greenlets of their own, see ``growth``, and looked at 
 finds none waits, in the order of arrival, for ``wait_s`` at most: DatabaseBusy then tells who holds them.
 
 **Trust.** A connection that was used within TRUST_S is taken as it is. After that one looks whether the server has
-closed it, which costs no round trip, and after PING_AFTER_S one asks. Once one has broken, all others are looked at.
+closed it, which costs no round trip, and after PING_AFTER_S one asks. Once one has broken, all others are looked at:
+those that are still in use as well, for the answer that they get may have come before.
 
 **Away.** When no connection can be opened, the ones there are go on being used, and opening is tried again after a
 growing pause. When there is none, everybody who waits gets DatabaseAway, and so does who comes within that pause.
@@ -166,14 +167,14 @@ class Pool(Generic[P]):
         """A connection for the current greenlet, to be given back or dropped. Raises DatabaseBusy, DatabaseAway."""
         if _thread_of() != self._thread:
             raise BotError(f"{self._name} was asked in another thread, {OTHER_THREAD}")
-        now = time.monotonic()
+        now = began = time.monotonic()
         if self._idle and not self._waiting:
             place = self._idle.pop()
-            if now - place.since > TRUST_S or place.since < self._broken_at:
-                place = self._looked_at(place, now)
-                now = time.monotonic()
         else:
-            place = self._awaited(now)
+            place = self._awaited(began)
+            now = time.monotonic()
+        if now - place.since > TRUST_S or place.proved_at < self._broken_at:
+            place = self._looked_at(place, began)
             now = time.monotonic()
         place.since = now
         place.holder = getcurrent()
@@ -230,6 +231,7 @@ class Pool(Generic[P]):
         del self._in_use[place]
         now = time.monotonic()
         self._held_s += now - place.since
+        place.proved_at = place.since
         if place.taken_in is not None and place.holder is not None:
             self._holders.remove(place.holder)
         place.since = now
@@ -249,27 +251,28 @@ class Pool(Generic[P]):
         self._open -= 1
         place.connection.close()
 
-    def _looked_at(self, place: Place[P], now: float) -> Place[P]:
-        """This one if the server is still there for it, else another one that is."""
-        deadline = now + self._wait_s
-        while not self._is_alive(place, now):
+    def _looked_at(self, place: Place[P], began: float) -> Place[P]:
+        """This one if the server is still there for it, else another one that is, until ``wait_s`` after ``began``."""
+        while not self._is_alive(place):
+            now = time.monotonic()
             self._broken += 1
             self._broken_at = now
             self._close(place)
             if not self._idle or self._waiting:
-                return self._awaited(now)
-            if time.monotonic() >= deadline:
+                place = self._awaited(began)
+            elif now < began + self._wait_s:
+                place = self._idle.pop()
+            else:
                 self._grow()
-                raise self._away(deadline)
-            place = self._idle.pop()
+                raise self._away(now)
         return place
 
-    def _is_alive(self, place: Place[P], now: float) -> bool:
+    def _is_alive(self, place: Place[P]) -> bool:
         connection = place.connection
         if connection.has_ended():
             self._notices.ended(1)
             return False
-        if now - place.since < PING_AFTER_S and connection.is_quiet():
+        if time.monotonic() - place.since < PING_AFTER_S and connection.is_quiet():
             return True
         try:
             with gevent.Timeout(min(PING_TIMEOUT_S, self._wait_s), False):  # type: ignore[arg-type]
@@ -280,8 +283,9 @@ class Pool(Generic[P]):
             raise
         return False
 
-    def _awaited(self, now: float) -> Place[P]:
-        """Wait for a connection in turn, until ``wait_s`` after ``now``."""
+    def _awaited(self, began: float) -> Place[P]:
+        """Wait for a connection in turn, until ``wait_s`` after ``began``."""
+        now = time.monotonic()
         if self._stopped or (not self._open and now < self._growth.outage.retry_at):
             raise self._away(now)
         turn: AsyncResult[Place[P] | None] = AsyncResult()
@@ -289,7 +293,7 @@ class Pool(Generic[P]):
         self._waits += 1
         self._grow()
         try:
-            turn.wait(max(0.0, now + self._wait_s - time.monotonic()))
+            turn.wait(max(0.0, began + self._wait_s - now))
         except BaseException:
             self._waiting.pop(turn, None)
             if turn.ready() and turn.value is not None:
@@ -389,6 +393,7 @@ class Pool(Generic[P]):
         if ended:
             gone = set(ended)
             self._idle = deque(place for place in self._idle if place not in gone)
+            self._broken_at = time.monotonic()
         self._notices.ended(len(ended))
         self._broken += len(ended)
         self._close_in_turns(ended)
