@@ -16,6 +16,7 @@ from tests.contracts.store_model import Row, broken_rules
 from tests.contracts.stores import Worker, event_of, texts_of
 
 HAMMER_S = 1.0
+HAMMERED_MIN = 60  # turns, however long they take
 REDELIVERIES = 50
 OUTCOMES = [*[Outcome(State.DONE)] * 6, Outcome(State.DEAD, "it failed"), Outcome(State.RETRY, "it failed")]
 
@@ -147,7 +148,7 @@ class Ledger:
 
 
 def hammer(worker: Worker, ledger: Ledger, seed: int) -> None:
-    """Random turns until the time is over, then whatever there is left."""
+    """Random turns until the time is over and there were enough of them, then whatever there is left."""
     choose, mine = random.Random(seed), []
     end, id_of = time.monotonic() + HAMMER_S, (f"m{i}" for i in range(1_000_000))
 
@@ -166,7 +167,9 @@ def hammer(worker: Worker, ledger: Ledger, seed: int) -> None:
         mine.extend(turned.running)
         return len(mine)
 
-    while time.monotonic() < end:
+    turns = 0
+    while turns < HAMMERED_MIN or time.monotonic() < end:
+        turns += 1
         step(5)
         if choose.random() < 0.1:
             worker.tidy()
@@ -194,7 +197,7 @@ def watch(worker: Worker, strict: bool, over: threading.Event) -> list[str]:
         looks += 1
         if broken := broken_rules(rows, strict):
             return broken
-    assert looks > 10
+    assert looks > 5
     return []
 
 
