@@ -227,14 +227,21 @@ def left_sentence(left: Leftovers, inbox: Inbox, unsaved: int, put_off: int) -> 
     unstored = inbox.statistics().unstored
     if left.running or left.waiting:
         fate = "the next start runs them" if inbox.keeps else f"the {inbox.place} inbox has lost them"
-        sentences.append(
-            f"Left: {left.running} running handlers were stopped and {left.waiting} waiting events never started; "
-            f"{fate}"
-        )
+        stopped = _some(left.running, "running handler was", "running handlers were")
+        never_started = _some(left.waiting, "waiting event", "waiting events")
+        sentences.append(f"Left: {stopped} stopped and {never_started} never started; {fate}")
     if put_off > 0 and not inbox.keeps:
-        sentences.append(f"{put_off} events that were to be tried again are lost")
+        lost = _some(put_off, "event that was to be tried again is", "events that were to be tried again are")
+        sentences.append(f"{lost} lost")
     if unstored:
-        sentences.append(f"{unstored} events that were on their way into the store are lost, or will be sent again")
+        one = "event that was on its way into the store is"
+        lost = _some(unstored, one, "events that were on their way into the store are")
+        sentences.append(f"{lost} lost, or will be sent again")
     if unsaved:
-        sentences.append(f"{unsaved} outcomes could not be written down: these events run again")
+        one = "outcome could not be written down: this event runs again"
+        sentences.append(_some(unsaved, one, "outcomes could not be written down: these events run again"))
     return ". ".join(sentences) or "Nothing was left to do"
+
+
+def _some(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

@@ -16,6 +16,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from gbot.config import SETTINGS
+from gbot.config_sources import CONFIG_VARIABLE, load
+from gbot.database.address import parse
 from gbot.database.sizing import INBOX_CONNECTIONS
 from gbot.desk_cli import EXIT_NOT_DONE, complain, refuse
 from gbot.errors import ConfigError
@@ -25,6 +28,7 @@ from gbot.planning import kinds, rds, rds_screens, verdict
 from gbot.planning.costs import Figures, Measured
 from gbot.planning.plan import DatabaseServer, Load, Node, make_plan
 from gbot.planning.screens import Question
+from gbot.planning.words import some
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,7 +36,9 @@ EXIT_SETTING: Final = 2
 SOURCE: Final = "the command line"
 WIDTH_WITHOUT_TERMINAL: Final = 100
 MICRO: Final = "µ"
-FOR_APP: Final = ("texts", "seconds", "rate")
+CLASS_HELP: Final = "Class of the database server at Amazon RDS or Aurora, such as db.r6g.large."
+FOR_APP: Final = ("url", "texts", "seconds", "rate")
+DB: Final = SETTINGS["db"]
 DEFAULT_TEXTS: Final = ("hello",)
 DEFAULTS: Final[Mapping[str, float]] = {"queries": 0.0, "query_s": 0.002, "calls": 1.0}
 
@@ -69,9 +75,7 @@ def _server_options(command: F) -> F:
     command = click.option(
         "--engine", type=click.Choice(list(rds.ENGINES)), default="mysql", show_default=True, help="What runs on it."
     )(command)
-    return click.option("--instance-class", metavar="CLASS", help="Of Amazon RDS or Aurora, such as db.r6g.large.")(
-        command
-    )
+    return click.option("--instance-class", metavar="CLASS", help=CLASS_HELP)(command)
 
 
 @click.group(short_help="How many servers, and how many connections.", invoke_without_command=True)
@@ -87,12 +91,21 @@ def _server_options(command: F) -> F:
 @_option("--calls", "calls", kinds.COUNT, "Replies and pushes of an event.  [default: 1]")
 @_option("--headroom", "headroom", kinds.PERCENT, "How much more than the mean there is room for.", "30%")
 @_option("--cores", "cores", kinds.CORES, "Cores of a node; gbot works on one of them.", "2")
-@_option("--memory", "memory_bytes", kinds.SIZE, "Memory of a node that gbot may use, such as 2GiB.")
+@_option("--memory", "memory_bytes", kinds.SIZE, "Memory of a node that gbot may use, such as 2GiB.  [default: enough]")
 @_option("--files", "open_files", kinds.FILES, "Open-file limit of a node; deploy/gbot.service sets it.", "65536")
 @_server_options
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="report.json of bench/run.py.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE", help="What bench/run.py measured: its report.json."
+)
 @click.option("--app", metavar="APP", help="Measure the handlers of this bot (module:attribute) first.")
-@click.option("--event-text", "texts", metavar="TEXT", multiple=True, help="What its users say.  [default: hello]")
+@click.option("--db", "url", metavar=DB.kind.metavar, help=f"Its database, as of gbot serve.  [default: {DB.variable}]")
+@click.option(
+    "--event-text",
+    "texts",
+    metavar="TEXT",
+    multiple=True,
+    help="What its users say; may be repeated.  [default: hello]",
+)
 @_option("--seconds", "seconds", kinds.SPAN, "For how long it is measured.  [default: 10]")
 @_option("--rate", "rate", kinds.MEASURED_RATE, "Events/s that it is measured with, ten at a time.  [default: 20/s]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
@@ -111,7 +124,7 @@ def plan(context: click.Context, /, **given: Any) -> None:
     they found on your machine. --app measures your handlers: it runs gbot serve APP on 127.0.0.1 for a while, with
     events of the plain platform only and an inbox in memory. The secrets of LINE and Messenger are removed from its
     environment, so that nothing reaches a chat platform: replies go nowhere. Everything else is as in your shell: its
-    database is the one that GBOT_DB names, and what your handlers do there is done.
+    database is the one that --db or GBOT_DB names, and what your handlers do there is done.
 
     \b
       gbot plan --events 2000/s --app mybot:bot --event-text hello --event-text "/weather Oslo"
@@ -119,9 +132,12 @@ def plan(context: click.Context, /, **given: Any) -> None:
     The exit code is 0 when there is a plan, 1 when the load cannot be carried or nothing could be measured, and 2 when
     an option is wrong.
     """
+    is_bare = all(context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT for name in given)
     if context.invoked_subcommand is not None:
+        if not is_bare:
+            raise click.UsageError(f"Give the options of {context.invoked_subcommand} after its name, and no others.")
         return
-    if all(context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT for name in given):
+    if is_bare:
         click.echo(context.get_help())
         return
     _check_usage(given)
@@ -153,7 +169,7 @@ def _check_usage(given: Mapping[str, Any]) -> None:
     if given["app"] is not None and given["report"] is not None:
         raise click.UsageError("--app measures, --report tells what was measured: give one of them.")
     if given["app"] is None and any(given[name] for name in FOR_APP):
-        raise click.UsageError("--event-text, --seconds and --rate are for --app.")
+        raise click.UsageError("--db, --event-text, --seconds and --rate are for --app.")
     if given["app"] is None and given["report"] is None and given["latency_s"] is None:
         raise click.UsageError("Say how long a handler takes, such as --latency 2.5s, or measure it with --app.")
     if any("," in text or not text.strip() for text in given["texts"]):
@@ -178,17 +194,23 @@ def _measured(given: Mapping[str, Any], figures: Figures) -> Measured | None:
 
 def _measure(given: Mapping[str, Any], figures: Figures) -> Measured:
     """Measure the author's handlers, and say what speaks against what was found. Raises StartError."""
-    from gbot.planning.measure import ServeRefused, measure
+    from gbot.planning.measure import ServeRefused, ask_database, measure
 
+    environ = dict(os.environ)
+    file = environ.get(CONFIG_VARIABLE)
+    config, _ = load({"db": given["url"]}, environ, Path(file) if file else None, serving=False)
+    if config.db is not None:
+        ask_database(parse(config.db))
+        environ[DB.variable] = config.db
     texts, rate, seconds = given["texts"] or DEFAULT_TEXTS, given["rate"] or 20.0, given["seconds"] or 10.0
     try:
-        found = measure(given["app"], texts, rate, seconds, figures, os.environ, complain)
+        found = measure(given["app"], texts, rate, seconds, figures, environ, complain)
     except ServeRefused as refused:
         complain(str(refused))
         sys.exit(EXIT_SETTING if refused.code == EXIT_SETTING else EXIT_NOT_DONE)
     why = f". {found.trouble}" if found.trouble else ""
     if not found.succeeded:
-        refuse(f"none of {found.sent} events succeeded, so there is nothing to plan with{why}")
+        refuse(f"none of {some(found.sent, 'event')} succeeded, so there is nothing to plan with{why}")
     doubts = found.doubts()
     if doubts:
         complain(f"{'; '.join(doubts)}; the figures may not tell much{why}")
@@ -227,7 +249,7 @@ def _server(
 @_option("--nodes", "nodes", kinds.NODES, "How many nodes share the server.", "1")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def db(nodes: int, as_json: bool, **given: Any) -> None:
-    """How many connections has a database server for each node? That is what --db-pool can be there.
+    """How many connections has a database server for each node? --db-pool can be as large as that.
 
     Without --instance-class, all classes of RDS and Aurora are listed. A server says less of itself than the formula
     gives for its memory; --max-connections takes what yours says. The exit code is 1 when nothing is left for a node.
@@ -242,7 +264,7 @@ def db(nodes: int, as_json: bool, **given: Any) -> None:
     lines = rds_screens.share_lines(server, origin, nodes, rds.by_size(known, engine), _width())
     if one is not None:
         told = rds_screens.source_json(table) | rds_screens.class_json(one, engine, server, nodes)
-        lines = [*rds_screens.class_lines(one, engine, table.date, _width()), *lines]
+        lines = [*rds_screens.class_lines(one, origin, table.date, _width()), *lines]
     _show(json.dumps(told) if as_json else "\n".join(lines))
     if not told["db_pool"]:
         sys.exit(EXIT_NOT_DONE)
@@ -254,7 +276,7 @@ def _show_classes(
     """All classes of an engine."""
     its = [one for one in known.values() if engine in one.limits]
     if not as_json:
-        _show("\n".join(rds_screens.table_lines(table, its, engine, nodes, has_inbox)))
+        _show("\n".join(rds_screens.table_lines(table, its, engine, nodes, has_inbox, _width())))
         return
     servers = [DatabaseServer(one.limits[engine].expected, has_inbox) for one in its]
     told = [rds_screens.class_json(one, engine, server, nodes) for one, server in zip(its, servers, strict=True)]

@@ -73,7 +73,7 @@ def test_small_nodes_are_many() -> None:
     assert told["from"]["node"] == {"cores": 0.5, "memory_bytes": 100 * 2**20, "open_files": 4096}
     by_resource = {need["resource"]: need["nodes"] for need in told["needs"]}
     assert told["nodes"] == max(by_resource.values())
-    assert min(by_resource.values()) > 1
+    assert min(by_resource[name] for name in ("CPU", "memory", "open files")) > 1
 
 
 def test_a_database_that_is_too_small_is_exit_code_1() -> None:
@@ -114,9 +114,13 @@ def test_a_terminal_without_the_micro_sign_gets_an_u(encoding: str, unit: str) -
         (("--events", "5/s", "--latency", "1", "--headroom", "0.3"), "--headroom: expected a share such as 30%"),
         (("--events", "5/s", "--latency", "1", "--instance-class", "db.r3.2xlrge"), "perhaps db.r3.2xlarge"),
         (("--events", "5/s", "--latency", "1", "--seconds", "5"), "--rate are for --app"),
+        (("--events", "5/s", "--latency", "1", "--db", "mysql://bot@db/bot"), "--db, --event-text, --seconds and"),
+        (("--events", "5/s", "--app", "a:b", "--db", "mysql://bot:hush@db/bot"), "--db: expected a URL without a pass"),
         (("--events", "5/s", "--app", "a:b", "--rate", "2000/s"), "--rate: expected a rate of 1000/s at most"),
         (("--events", "5/s", "--app", "a:b", "--event-text", "a,b"), "a comma ends a text"),
         (("--events", "5/s", "--app", "a:b", "--report", "r.json"), "give one of them"),
+        (("--engine", "mariadb", "db"), "Give the options of db after its name, and no others. See gbot plan --help"),
+        (("--json", "db", "--nodes", "2"), "Give the options of db after its name"),
         (
             ("--events", "5/s", "--report", "no.json"),
             "--report: expected a report of bench/run.py, got 'no.json': No such",
@@ -167,8 +171,9 @@ def test_what_the_server_itself_says_goes_before_the_table() -> None:
     )
     assert told["source"]["date"].startswith("20")
     assert len(told["source"]["pages"]) == 4
-    both = plan("db", "--instance-class", "db.r3.2xlarge", "--nodes", "4", "--max-connections", "5100")
-    assert "max_connections 5,100 (given, which goes before db.r3.2xlarge) - 10 kept" in sentences(both)
+    both = sentences(plan("db", "--instance-class", "db.r3.2xlarge", "--nodes", "4", "--max-connections", "5100"))
+    assert "max_connections 5,100 (given, which goes before db.r3.2xlarge) - 10 kept" in both
+    assert "SELECT @@max_connections" not in both  # it has been asked
     alone = plan("db", "--nodes", "4", "--max-connections", "5100", "--shared-inbox")
     text = sentences(alone)
     assert "max_connections 5,100 - 10 kept for others = 5,090; / 4 nodes = 1,272; - 2 of the inbox = 1,270" in text
@@ -186,6 +191,7 @@ def test_all_classes_are_listed() -> None:
     assert "db.t4g.micro" in text
     assert "db.r8g.48xlarge" in text
     assert "https://docs.aws.amazon.com/" in text
+    assert "what --db-pool can be on the node with RDS for MySQL" in text
     told = json.loads(sentences(plan("db", "--engine", "aurora-mysql", "--json")))
     assert told["source"]["date"].startswith("20")
     assert {one["engine"] for one in told["classes"]} == {"aurora-mysql"}
@@ -206,7 +212,7 @@ def test_a_class_that_is_none_is_refused_with_those_that_are_near() -> None:
         (kinds.SIZE, "2GiB", 2 * 2**30),
         (kinds.SIZE, "1.5 MiB", 1.5 * 2**20),
         (kinds.SIZE, "512M", 512_000_000),
-        (kinds.SIZE, "4096", 4096),
+        (kinds.SIZE, "1048576", 2**20),
         (kinds.RATE, "600/min", 10.0),
         (kinds.RATE, "2000/s", 2000.0),
         (kinds.RATE, "2000", 2000.0),
@@ -227,6 +233,8 @@ def test_units_are_understood(kind: Kind, text: str, value: float) -> None:
     [
         (kinds.SIZE, "2 gigs"),
         (kinds.SIZE, "-2GiB"),
+        (kinds.SIZE, "2"),  # of what?
+        (kinds.SIZE, "1048575"),
         (kinds.RATE, "1 at once"),
         (kinds.RATE, "10/s, 100ms apart"),
         (kinds.RATE, "0"),

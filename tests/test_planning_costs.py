@@ -37,7 +37,7 @@ def test_a_call_and_a_query_cost_what_they_add_to_a_wait() -> None:
 def test_a_handler_that_does_nothing_costs_no_wait() -> None:
     costs = usual_costs(FIGURES, Load(1, 0, 0, 0.002, 0))
     assert costs.cpu_us == FIGURES.alone.value
-    assert costs.waiting_bytes == round(FIGURES.waiting_kb.value * KIB)
+    assert costs.waiting_bytes == round(FIGURES.waiting.value * KIB)
 
 
 def test_storing_calls_and_further_queries_are_added_to_what_was_measured() -> None:
@@ -47,9 +47,9 @@ def test_storing_calls_and_further_queries_are_added_to_what_was_measured() -> N
     query = FIGURES.query.value - FIGURES.asleep.value
     storing = FIGURES.alone.value - FIGURES.in_memory.value
     assert costs.cpu_us == pytest.approx(500 + storing + call + 2 * query)
-    assert (costs.base_bytes, costs.waiting_bytes) == (60 * MIB, round(FIGURES.calling_kb.value * KIB))
+    assert (costs.base_bytes, costs.waiting_bytes) == (60 * MIB, round(FIGURES.calling.value * KIB))
     full = msgspec.structs.replace(measured, waiting_bytes=20 * KIB)
-    of_a_call = costs.waiting_bytes - round(FIGURES.waiting_kb.value * KIB)
+    of_a_call = costs.waiting_bytes - round(FIGURES.waiting.value * KIB)
     assert measured_costs(FIGURES, changed(OLD_CASE, calls=1), full).waiting_bytes == 20 * KIB + of_a_call
     stored = msgspec.structs.replace(measured, stored=True)
     assert measured_costs(FIGURES, changed(OLD_CASE, calls=0), stored).cpu_us == 500
@@ -59,7 +59,7 @@ def test_few_waiting_handlers_tell_nothing_of_memory() -> None:
     assert waiting_bytes(KIB * 1000, 99, 0, FIGURES) is None
     assert waiting_bytes(KIB * 1000, 100, 0, FIGURES) == 10 * KIB
     with_connections = waiting_bytes(KIB * 1000, 100, 10, FIGURES)
-    assert with_connections == round((10 - 10 * FIGURES.connection_kb.value / 100) * KIB)
+    assert with_connections == round((10 - 10 * FIGURES.connection.value / 100) * KIB)
     assert waiting_bytes(-5000, 100, 0, FIGURES) == KIB
 
 

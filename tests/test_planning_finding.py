@@ -10,15 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gbot.planning.costs import read_figures
 from gbot.planning.finding import SAMPLE_S, Finding, Sample, finding
 from gbot.planning.measure import Journal, child_environ, due_s
+from tests.planning_rig import FIGURES, KIB, MIB
 
-FIGURES = read_figures()
-MB = 2**20
 REST = [
-    Sample(0, running=0, events_finished=1, events_failed=0, events_held=0, cpu_s=1.00, rss_bytes=50 * MB),
-    Sample(2, running=0, events_finished=1, events_failed=0, events_held=0, cpu_s=1.02, rss_bytes=50 * MB),
+    Sample(0, running=0, events_finished=1, events_failed=0, events_held=0, cpu_s=1.00, rss_bytes=50 * MIB),
+    Sample(2, running=0, events_finished=1, events_failed=0, events_held=0, cpu_s=1.02, rss_bytes=50 * MIB),
 ]
 
 
@@ -66,10 +64,10 @@ def test_queries_are_counted_with_the_time_that_they_hold_a_connection() -> None
 
 
 def test_memory_is_told_at_the_moment_when_most_are_waiting() -> None:
-    fullest = sample(5, running=1000, rss_bytes=50 * MB + 1000 * 12 * 1024)
-    one = found(fullest, sample(12, events_finished=1001, rss_bytes=90 * MB)).measured
-    assert (one.waiting_bytes, one.base_bytes) == (12 * 1024, 50 * MB)
-    few = found(sample(5, running=10, rss_bytes=60 * MB), sample(12, events_finished=101)).measured
+    fullest = sample(5, running=1000, rss_bytes=50 * MIB + 1000 * 12 * KIB)
+    one = found(fullest, sample(12, events_finished=1001, rss_bytes=90 * MIB)).measured
+    assert (one.waiting_bytes, one.base_bytes) == (12 * KIB, 50 * MIB)
+    few = found(sample(5, running=10, rss_bytes=60 * MIB), sample(12, events_finished=101)).measured
     assert few.waiting_bytes is None
 
 
@@ -88,6 +86,19 @@ def test_what_went_wrong_is_told() -> None:
     ]
 
 
+def test_one_event_is_told_of_as_one() -> None:
+    end = sample(12, running=1, events_finished=2, events_put_off=1, events_unhandled=1, events_held=1)
+    assert found(end, asked=1, sent=0).doubts() == [
+        "1 of 1 event was put off, as what they need is away or busy",
+        "1 of 1 event had no handler",
+        "1 event had not ended 90 s after the load",
+        "the server took 0 of 1 event in the time",
+        "only 1 event has ended",
+        "handlers were seen at work in 1 sample only, which makes their latency a guess (--latency N takes another, "
+        "--seconds N more samples)",
+    ]
+
+
 def test_events_that_asked_for_another_attempt_have_not_succeeded() -> None:
     assert found(sample(12, events_finished=101, events_dead=40)).failed == 40
 
@@ -97,6 +108,21 @@ def test_a_good_measurement_has_no_doubts_and_a_short_one_has() -> None:
     assert found(*WORKING, sample(12, events_finished=11)).doubts() == ["only 10 events have ended"]
     [doubt] = found(*WORKING[:3], sample(12, events_finished=101)).doubts()
     assert doubt.startswith("handlers were seen at work in 3 samples only")
+
+
+@pytest.mark.parametrize(
+    ("now", "is_futile"),
+    [
+        ({}, True),
+        ({"running": 1}, False),  # it may end well
+        ({"waiting": 1}, False),
+        ({"events_finished": 4}, False),  # one of them was not put off
+        ({"events_finished": 0, "events_put_off": 0}, False),
+    ],
+)
+def test_it_is_futile_to_wait_for_events_that_were_all_put_off(now: dict[str, int], is_futile: bool) -> None:
+    put_off = {"events_finished": 3, "events_put_off": 3, "events_held": 2}
+    assert sample(5, **put_off | now).is_futile is is_futile
 
 
 def test_nothing_at_all_divides_by_nothing() -> None:

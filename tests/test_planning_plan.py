@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gbot.config import SETTINGS
 from gbot.planning import plan
-from gbot.planning.costs import usual_costs
 from gbot.planning.plan import Database, DatabaseServer, Load, Node, Plan, make_plan
-from tests.planning_rig import (
-    COSTS,
-    FIGURES,
-    NOBODY_SAID,
-    NODE,
-    OLD_CASE,
-    changed,
-    headrooms,
-    loads,
-    nodes,
-    servers,
-)
+from tests.planning_rig import COSTS, NODE, OLD_CASE, changed, headrooms, loads, nodes, plan_for, question, servers
 
 
-def planned(load: Load, node: Node = NODE, server: DatabaseServer = NOBODY_SAID, headroom: float = 0.3) -> Plan:
-    return make_plan(load, usual_costs(FIGURES, load), node, server, headroom)
+def planned(load: Load, **given: Any) -> Plan:
+    return plan_for(question(load, **given))
 
 
 # ---- the parts
@@ -94,9 +84,9 @@ def test_the_old_case_needs_ten_connections_and_not_five_thousand() -> None:
 
 def test_a_worker_is_one_core_however_many_a_node_has() -> None:
     load = changed(OLD_CASE, events_per_s=6000)
-    few, many = planned(load, Node(1, None, 65_536)), planned(load, Node(64, None, 65_536))
+    few, many = planned(load, node=Node(1, None, 65_536)), planned(load, node=Node(64, None, 65_536))
     assert few.nodes == many.nodes == 2
-    assert (planned(load, Node(0.5, None, 65_536)).nodes or 0) > 2
+    assert (planned(load, node=Node(0.5, None, 65_536)).nodes or 0) > 2
 
 
 @pytest.mark.parametrize(
@@ -109,14 +99,24 @@ def test_a_worker_is_one_core_however_many_a_node_has() -> None:
 )
 def test_the_resource_that_decides_is_named(node: Node, resource: str) -> None:
     load = changed(OLD_CASE, events_per_s=5000)
-    found = planned(load, node)
+    found = planned(load, node=node)
     assert found.bound.resource == resource
     assert found.nodes is not None
     assert found.nodes > 1
 
 
+def test_a_node_is_given_no_larger_pool_than_gbot_serve_takes() -> None:
+    long = changed(OLD_CASE, latency_s=1000, calls=0, queries=0)
+    found = planned(long, node=Node(2, None, 65_536))
+    assert (found.nodes, found.share.pool, found.bound.resource) == (3, 866_667, "handlers")
+    pool = SETTINGS["pool"].kind
+    assert pool.read(str(plan.POOL_MAX)) == plan.POOL_MAX
+    with pytest.raises(ValueError):  # noqa: PT011 - a Kind says nothing but that
+        pool.read(str(plan.POOL_MAX + 1))
+
+
 def test_memory_that_is_too_small_for_nothing_at_all_helps_nobody() -> None:
-    found = planned(OLD_CASE, Node(2, 20 * 2**20, 65_536))
+    found = planned(OLD_CASE, node=Node(2, 20 * 2**20, 65_536))
     assert (found.nodes, found.feasible, found.bound.resource) == (None, False, "memory")
 
 
@@ -199,7 +199,8 @@ def test_one_node_less_would_not_be_enough(load: Load, node: Node, server: Datab
     def has_enough(count: int) -> bool:
         own = plan.share(found.totals, count, load, COSTS, server)
         has_memory = node.memory_bytes is None or own.memory_bytes <= node.memory_bytes
-        return own.cores <= min(node.cores, 1) and own.open_files <= node.open_files and has_memory
+        has_places = own.pool <= 1_000_000 and own.open_files <= node.open_files
+        return own.cores <= min(node.cores, 1) and has_places and has_memory
 
     if found.nodes is not None:
         assert has_enough(found.nodes)
@@ -229,4 +230,4 @@ def test_more_headroom_never_needs_less(load: Load, headroom: float, more: float
 def test_larger_nodes_are_never_more(load: Load, node: Node, factor: float) -> None:
     memory = None if node.memory_bytes is None else int(node.memory_bytes * factor)
     larger = Node(node.cores * factor, memory, int(node.open_files * factor))
-    assert (planned(load, larger).nodes or math.inf) <= (planned(load, node).nodes or math.inf)
+    assert (planned(load, node=larger).nodes or math.inf) <= (planned(load, node=node).nodes or math.inf)

@@ -157,7 +157,8 @@ def share(server: DatabaseServer, nodes: int) -> str:
 
 def test_the_share_is_told_as_options_and_that_it_is_no_need() -> None:
     text = share(DatabaseServer(4921, has_inbox=False), 4)
-    assert "max_connections 4,921 - 10 kept for others = 4,911; / 4 nodes = 1,227 --db-pool 1227 --db-share 4" in text
+    assert "max_connections 4,921 - 10 kept for others = 4,911; / 4 nodes = 1,227 gbot serve APP --db-pool" in text
+    assert "gbot serve APP --db-pool 1227 --db-share 4 That is" in text
     assert "That is what a node may have; gbot plan tells what it needs" in text
     assert "--db-pool 141 That" in share(DatabaseServer(151, has_inbox=False), 1)
 
@@ -170,31 +171,41 @@ def test_no_connection_at_all_is_no_answer() -> None:
     assert rds_screens.class_cells(small, "mysql", 4, has_inbox=True)[-1] == "too few"
 
 
+def one_class(name: str, origin: Origin) -> str:
+    return " ".join(" ".join(rds_screens.class_lines(KNOWN[name], origin, "2026-11-22", 200)).split())
+
+
 def test_one_class_shows_formula_and_care() -> None:
-    lines = rds_screens.class_lines(KNOWN["db.r3.2xlarge"], "mysql", "2026-11-22", 200)
-    text = " ".join(" ".join(lines).split())
+    text = one_class("db.r3.2xlarge", Origin("mysql"))
     assert "61 GiB / 12,582,880 bytes = 5,205 by default on RDS for MySQL" in text
     assert "count on 4,921" in text
     assert "SELECT @@max_connections" in text
-    assert "Aurora MySQL 3,000" in text
+    assert "Aurora MySQL: 3,000" in text
     assert "as read on 2026-11-22" in text
 
 
 def test_one_class_says_a_bound_and_that_it_is_old() -> None:
-    lines = rds_screens.class_lines(KNOWN["db.r4.16xlarge"], "mariadb", "2026-11-22", 200)
-    text = " ".join(" ".join(lines).split())
+    text = one_class("db.r4.16xlarge", Origin("mariadb"))
     assert "25,165,760 bytes, 12,000 at most = 12,000" in text
     assert "AWS has deprecated it for RDS for MariaDB" in text
+    assert "A server says less" not in text  # there is more than enough memory for 12,000
+    assert "1,536 GiB" in one_class("db.r8g.48xlarge", Origin("mysql"))
+
+
+def test_who_has_asked_the_server_is_not_sent_to_ask_it() -> None:
+    text = one_class("db.r3.2xlarge", Origin("mysql", "db.r3.2xlarge", is_given=True))
+    assert "@@max_connections" not in text
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_list_has_every_class_of_the_engine_and_no_other(engine: str) -> None:
     known = [one for one in KNOWN.values() if engine in one.limits]
-    lines = rds_screens.table_lines(TABLE, known, engine, 4, has_inbox=False)
+    lines = rds_screens.table_lines(TABLE, known, engine, 4, has_inbox=False, width=60)
     listed = [line.split()[0] for line in lines if line.startswith("db.")]
     assert listed == [one.name for one in known]
     text = "\n".join(lines)
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(map(len, text.splitlines())) <= 105  # an address
+    assert max(len(line) for line in lines[len(known) + 1 :] if not line.startswith(" ")) <= 60
     assert all(source.address in text for source in TABLE.sources)
 
 

@@ -13,42 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gbot.database.sizing import ServerLimits, share_of
-from gbot.planning import rds, verdict, words
-from gbot.planning.costs import Measured, measured_costs, usual_costs
-from gbot.planning.plan import DatabaseServer, Load, Node, make_plan
-from gbot.planning.rds import Origin
+from gbot.planning import verdict, words
+from gbot.planning.costs import Measured, measured_costs
+from gbot.planning.plan import DatabaseServer, Node
 from gbot.planning.screens import Question
-from tests.planning_rig import (
-    COSTS,
-    FIGURES,
-    MIB,
-    NOBODY_SAID,
-    NODE,
-    OLD_CASE,
-    changed,
-    headrooms,
-    loads,
-    nodes,
-    servers,
-)
-
-ORIGIN = Origin("mysql", is_given=True)
-CLASSES = rds.by_size(rds.classes(rds.read_table()), "mysql")
-
-
-def question(load: Load, server: DatabaseServer = NOBODY_SAID, node: Node = NODE, app: str | None = None) -> Question:
-    costs, sources = usual_costs(FIGURES, load), {"query_s": "default"}
-    return Question(load, costs, node, server, 0.3, ORIGIN, sources, app, classes=CLASSES)
+from tests.planning_rig import CLASSES, FIGURES, MIB, OLD_CASE, ORIGIN, changed, plan_for, question, questions
 
 
 def shown(asked: Question, width: int = 300) -> str:
-    found = make_plan(asked.load, asked.costs, asked.node, asked.server, asked.headroom)
-    return "\n".join(verdict.plan_lines(asked, found, width))
+    return "\n".join(verdict.plan_lines(asked, plan_for(asked), width))
 
 
 def told(asked: Question) -> Any:
-    found = make_plan(asked.load, asked.costs, asked.node, asked.server, asked.headroom)
-    return json.loads(verdict.plan_json(asked, found))
+    return json.loads(verdict.plan_json(asked, plan_for(asked)))
 
 
 def sentences(asked: Question) -> str:
@@ -59,7 +36,7 @@ def sentences(asked: Question) -> str:
 def test_each_line_shows_its_arithmetic() -> None:
     text = sentences(question(OLD_CASE, DatabaseServer(5100, has_inbox=True)))
     assert "2,000/s x 2.5 s = 5,000 at once; with 30 % headroom 6,500" in text
-    assert "2,000/s x 1 use of a connection x 2 ms (default) = 4 at once; with 30 % headroom 6" in text
+    assert "2,000/s x 1 use of a connection x 2 ms (default) = 4 at once; with 30 % headroom 5.2, rounded up 6" in text
     assert "max_connections 5,100 - 10 kept for others = 5,090; - 2 of the inbox = 5,088: enough" in text
     assert "40.3 µs to take, store and run it" in text
     assert (
@@ -106,7 +83,8 @@ def test_what_was_measured_of_fast_handlers_is_told_with_its_doubts() -> None:
     load = changed(OLD_CASE, latency_s=0.003, query_s=0.003)
     sources = dict.fromkeys(("latency_s", "queries", "query_s"), "measured")
     costs = measured_costs(FIGURES, load, measured)
-    one = Question(load, costs, NODE, NOBODY_SAID, 0.3, ORIGIN, sources, "mybot:bot", measured)
+    asked = question(load, app="mybot:bot")
+    one = msgspec.structs.replace(asked, costs=costs, sources=sources, measured=measured)
     text = sentences(one)
     assert "2,000/s x 3 ms (measured: so long it holds a connection, and it is seldom seen at work) = 6 at once" in text
     assert "450 µs (measured at 20/s)" in text
@@ -134,6 +112,39 @@ def test_a_small_need_is_rounded_up_and_said_so() -> None:
     assert "100 on the node, the least that a node is given" in text
 
 
+def test_a_pool_that_is_too_large_for_a_node_is_told_with_its_bound() -> None:
+    text = sentences(question(changed(OLD_CASE, latency_s=1000, calls=0), node=Node(2, None, 65_536)))
+    assert "2,000/s x 1,000 s = 2,000,000 at once; with 30 % headroom 2,600,000 866,667 on each of 3 nodes; of " in text
+    assert "; of 1,000,000, the most that a node can be given: 3 nodes" in text
+    assert "3 nodes, because of handlers: 86.7 % of 1,000,000 handlers on each, headroom included." in text
+
+
+def test_what_the_open_files_are_for_is_told() -> None:
+    files = "half for calls, of 6,500 handlers at worst, half for what comes in and 10 connections to the database"
+    assert f"13,000 on the node: {files} of 65,536: 1 node" in sentences(question(OLD_CASE))
+    assert "85 on the node: for what comes in of" in sentences(question(changed(OLD_CASE, calls=0, queries=0)))
+
+
+@pytest.mark.parametrize(
+    ("cores", "told"),
+    [
+        (4, "of 1 core on a node, whose one worker can use no more: "),
+        (1, "of 1 core on a node: "),
+        (0.5, "of 0.5 cores"),
+    ],
+)
+def test_a_core_that_no_worker_uses_is_not_counted(cores: float, told: str) -> None:
+    assert told in sentences(question(OLD_CASE, node=Node(cores, None, 65_536)))
+
+
+@pytest.mark.parametrize(
+    ("value", "whole", "told"),
+    [(5000, 6500, "6,500"), (1, 2, "1.3, rounded up 2"), (0, 0, "0"), (123.4, 161, "160.4, rounded up 161")],
+)
+def test_the_headroom_is_told_before_it_is_rounded_up(value: float, whole: int, told: str) -> None:
+    assert question(OLD_CASE).padded(value, whole) == f"with 30 % headroom {told}"
+
+
 def test_several_nodes_share_the_database() -> None:
     text = shown(question(changed(OLD_CASE, events_per_s=8000)))
     assert "3 nodes, because of CPU: 76 % of a core on each, headroom included." in text
@@ -148,7 +159,10 @@ def test_what_cannot_be_done_is_said_with_what_could_be() -> None:
     assert "max_connections 1,570 would do; by default db.t4g.2xlarge is" in text
     assert "1,269 events/s" in text
     assert "gbot serve" not in text
-    assert "not enough of one thing: memory" in shown(question(OLD_CASE, node=Node(2, 2**20, 65_536)))
+    small = sentences(question(OLD_CASE, node=Node(2, 2**20, 65_536)))
+    assert "of 1 MiB: not even 1,000 nodes would do" in small
+    assert "not even 1,000 nodes have enough of one thing: memory. Larger ones might have; --memory tells how" in small
+    assert "Larger" not in sentences(question(changed(OLD_CASE, latency_s=10**6), node=Node(2, None, 2**30)))
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
@@ -157,12 +171,9 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert max(map(len, lines)) <= max(width, 72)
 
 
-@given(loads, nodes, servers, headrooms)
-def test_every_plan_can_be_shown_and_told_to_programs(
-    load: Load, node: Node, server: DatabaseServer, headroom: float
-) -> None:
-    asked = Question(load, COSTS, node, server, headroom, ORIGIN, classes=CLASSES)
-    found = make_plan(load, COSTS, node, server, headroom)
+@given(questions)
+def test_every_plan_can_be_shown_and_told_to_programs(asked: Question) -> None:
+    found = plan_for(asked)
     assert verdict.plan_lines(asked, found, 100)
     answer = told(asked)
     assert (answer["nodes"], answer["feasible"]) == (found.nodes, found.feasible)

@@ -15,7 +15,6 @@ from gbot.config import Config
 from gbot.database.sizing import FILES_RESERVED, files_for_share, fit, share_of_files
 from gbot.listener import BACKLOG
 from gbot.planning.costs import read_figures
-from gbot.planning.plan import KB, MB
 
 FILES: Final = "open files"
 BACKLOG_NAME: Final = "backlog"
@@ -92,11 +91,9 @@ def memory(config: Config, limit: float) -> Finding:
     """Whether the handlers that may wait at once fit, as gbot's benchmarks have measured them."""
     figures = read_figures()
     connections = config.db_pool if config.db else 0
-    needed = (
-        figures.base_mb.value * MB
-        + (config.pool * figures.calling_kb.value + connections * figures.connection_kb.value) * KB
-    )
-    each = size(figures.calling_kb.value * KB)
+    handlers, rest = config.pool * figures.calling.in_bytes, connections * figures.connection.in_bytes
+    needed = figures.base.in_bytes + handlers + rest
+    each = size(figures.calling.in_bytes)
     found = f"{count(config.pool, 'handler')} at once of {each} each, and the rest: {size(needed)}"
     if math.isinf(limit):
         return skip(MEMORY, f"{found}; how much there is cannot be told")

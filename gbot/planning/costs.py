@@ -13,8 +13,11 @@ from typing import Final
 import msgspec
 
 from gbot.planning import data
-from gbot.planning.plan import KB, MB, Costs, Load, Part
+from gbot.planning.plan import Costs, Load, Part
 
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+BYTES: Final = {"KiB": KIB, "MiB": MIB}
 WAITING_MIN: Final = 100  # handlers; with fewer waiting, memory says more of everything else than of them
 SCENARIOS: Final = {"3": 1.0, "2": 0.0, "1d": 0.0, "1": 0.0}  # those of a report, the one asked first, and its queries
 
@@ -31,6 +34,11 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: str
     date: str
 
+    @property
+    def in_bytes(self) -> float:
+        """Of a figure of memory; KeyError for one in another unit."""
+        return self.value * BYTES[self.unit]
+
 
 class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """gbot/planning/data/costs.toml."""
@@ -41,10 +49,10 @@ class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asleep: Figure
     call: Figure
     query: Figure
-    waiting_kb: Figure
-    calling_kb: Figure
-    connection_kb: Figure
-    base_mb: Figure
+    waiting: Figure
+    calling: Figure
+    connection: Figure
+    base: Figure
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -68,7 +76,7 @@ class Run(msgspec.Struct, frozen=True):
 
     events_per_s: float
     cpu_us_per_event: float
-    rss_mb: float
+    rss_mb: float  # in MiB, as the other one
     idle_rss_mb: float
     waiting_median: int | None = None
     notes: tuple[str, ...] = ()
@@ -99,9 +107,9 @@ def usual_costs(figures: Figures, load: Load) -> Costs:
     cpu += _call(figures, load)
     if load.queries:
         cpu.append(_queries(figures, load.queries))
-    waiting = figures.calling_kb if load.calls else figures.waiting_kb
-    connection_bytes, base_bytes = round(figures.connection_kb.value * KB), round(figures.base_mb.value * MB)
-    return Costs(tuple(cpu), round(waiting.value * KB), connection_bytes, base_bytes)
+    waiting = figures.calling if load.calls else figures.waiting
+    connection_bytes, base_bytes = round(figures.connection.in_bytes), round(figures.base.in_bytes)
+    return Costs(tuple(cpu), round(waiting.in_bytes), connection_bytes, base_bytes)
 
 
 def measured_costs(figures: Figures, load: Load, measured: Measured) -> Costs:
@@ -109,7 +117,7 @@ def measured_costs(figures: Figures, load: Load, measured: Measured) -> Costs:
     usual = usual_costs(figures, load)
     waiting = usual.waiting_bytes
     if measured.waiting_bytes is not None:
-        waiting += measured.waiting_bytes - round(figures.waiting_kb.value * KB)
+        waiting += measured.waiting_bytes - round(figures.waiting.in_bytes)
     rate = f" at {measured.rate_per_s:g}/s" if measured.rate_per_s else ""
     cpu = [Part("measured", f"({measured.where}{rate})", measured.cpu_us)]
     if not measured.stored:
@@ -124,7 +132,7 @@ def waiting_bytes(grown_bytes: float, waiting: float, connections: float, figure
     """Memory of a waiting event, where memory has grown by so much with so many of them; None: too few to tell."""
     if waiting < WAITING_MIN:
         return None
-    return max(KB, round((grown_bytes - connections * figures.connection_kb.value * KB) / waiting))
+    return max(KIB, round((grown_bytes - connections * figures.connection.in_bytes) / waiting))
 
 
 def from_report(raw: bytes, figures: Figures, *, without_queries: bool) -> Measured:
@@ -153,12 +161,12 @@ def _of_run(name: str, raw: msgspec.Raw, queries: float, figures: Figures) -> Me
     waiting = run.waiting_median or 0
     if not (EVENTS_MIN_PER_S < run.events_per_s < math.inf and run.cpu_us_per_event >= 0 <= waiting):
         raise ValueError(f"in scenario {name} no event was completed, or its figures cannot be")
-    grown = (run.rss_mb - run.idle_rss_mb) * MB
+    grown = (run.rss_mb - run.idle_rss_mb) * MIB
     return Measured(
         where=f"scenario {name} of the report",
         latency_s=waiting / run.events_per_s,
         cpu_us=run.cpu_us_per_event,
-        base_bytes=round(run.idle_rss_mb * MB),
+        base_bytes=round(run.idle_rss_mb * MIB),
         waiting_bytes=waiting_bytes(grown, waiting, 0, figures),  # connections were open before
         queries=queries,
         query_s=None,

@@ -16,6 +16,7 @@ import msgspec
 
 from gbot.planning.costs import Figures, Measured, waiting_bytes
 from gbot.planning.plan import US_PER_S
+from gbot.planning.words import some
 
 SAMPLE_S: Final = 0.5  # between two samples
 END_MAX_S: Final = 90.0  # for handlers to end, at the warm-up and after the load
@@ -36,9 +37,15 @@ class Sample(msgspec.Struct, frozen=True):
     events_dead: int = 0  # those that asked to be run again are dead and have not failed
     events_put_off: int = 0
     events_unhandled: int = 0
+    waiting: int = 0
     db_open: int | None = None
     db_uses: int | None = None
     db_held_s: float | None = None
+
+    @property
+    def is_futile(self) -> bool:
+        """Whether nothing runs or is about to, and all that ever ran was put off: so it will be the next time."""
+        return not (self.running or self.waiting) and 0 < self.events_finished == self.events_put_off
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -65,15 +72,16 @@ class Finding(msgspec.Struct, frozen=True):
 
     def doubts(self) -> list[str]:
         """Why the figures may not tell much."""
+        ended, was = some(self.ended, "event"), "was" if self.put_off == 1 else "were"
         facts = {
-            f"{self.failed} of {self.ended} events failed": self.failed,
-            f"{self.put_off} of {self.ended} events were put off, as what they need is away or busy": self.put_off,
-            f"{self.unhandled} of {self.ended} events had no handler": self.unhandled,
-            f"{self.left} events had not ended {END_MAX_S:g} s after the load": self.left,
-            f"the server took {self.sent} of {self.asked} events in the time": self.sent < self.asked,
-            f"only {self.ended} events have ended": self.ended < EVENTS_FEW,
-            f"handlers were seen at work in {self.seen} samples only, which makes their latency a guess (--latency N "
-            "takes another, --seconds N more samples)": self.seen < SEEN_FEW and not self.measured.is_held,
+            f"{self.failed} of {ended} failed": self.failed,
+            f"{self.put_off} of {ended} {was} put off, as what they need is away or busy": self.put_off,
+            f"{self.unhandled} of {ended} had no handler": self.unhandled,
+            f"{some(self.left, 'event')} had not ended {END_MAX_S:g} s after the load": self.left,
+            f"the server took {self.sent} of {some(self.asked, 'event')} in the time": self.sent < self.asked,
+            f"only {some(self.ended, 'event has', 'events have')} ended": self.ended < EVENTS_FEW,
+            f"handlers were seen at work in {some(self.seen, 'sample')} only, which makes their latency a guess "
+            "(--latency N takes another, --seconds N more samples)": self.seen < SEEN_FEW and not self.measured.is_held,
         }
         return [fact for fact, is_so in facts.items() if is_so]
 

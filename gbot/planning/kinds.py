@@ -13,14 +13,16 @@ from gbot.times import NUMBER
 
 UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 MEASURED_RATE_MAX: Final = 1000
+SIZE_MIN: Final = 2**20  # bytes: who gives less has left out the unit
 UNITS_1024: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def _read_size(text: str) -> int:
     found = re.fullmatch(f"{NUMBER} ?([KMGT]i?)?B?", text)
-    if found is None:
+    size = round(float(found[1]) * (UNITS | UNITS_1024)[found[2] or ""]) if found else 0
+    if size < SIZE_MIN:
         raise ValueError
-    return round(float(found[1]) * (UNITS | UNITS_1024)[found[2] or ""])
+    return size
 
 
 def _read_rate(text: str) -> float:

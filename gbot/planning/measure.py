@@ -2,7 +2,7 @@
 
 ::
 
-    gbot serve APP (a child process) ──▶ warm-up ──▶ rest ──▶ load ──▶ until all have ended ──▶ the child is stopped
+    the database is asked ──▶ gbot serve APP (a child) ──▶ warm-up ──▶ rest ──▶ load ──▶ end ──▶ the child is stopped
 
 **Nothing reaches a chat platform.** The child listens on 127.0.0.1 alone, serves the plain platform alone, whose
 replies are printed into nowhere, and gets none of the platforms' secrets. The author's database and other services are
@@ -13,8 +13,9 @@ Events come ten at a time, as platforms send them, because one that wakes up an 
 among others. The rate is constant, but each bunch comes somewhere else within its share of time: in step with the
 sampler they would always be seen in the same state.
 
-**When it breaks.** A child that ends early, or says nothing for too long, ends the measurement with an error. Whatever
-happens to this process short of SIGKILL, the child is told to stop, and killed if it does not.
+**When it breaks.** A database that is away, or refuses all that the warm-up wants of it, ends the measurement at once:
+gbot serve would put the events off, again and again. So does a child that ends early, or says nothing for too long.
+Whatever happens to this process short of SIGKILL, the child is told to stop, and killed if it does not.
 """
 
 from __future__ import annotations
@@ -32,13 +33,19 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NoReturn
 
+import gevent
 import msgspec
 
-from gbot.errors import StartError
+from gbot.checks.server import when_away
+from gbot.database.address import Address
+from gbot.database.connector import Connector
+from gbot.errors import DatabaseDown, DatabaseRefused, StartError
 from gbot.planning.costs import Figures
 from gbot.planning.finding import END_MAX_S, SAMPLE_S, Finding, Sample, finding
+from gbot.planning.words import some
 
 HOST: Final = "127.0.0.1"
+ASK_MAX_S: Final = 3.0
 START_MAX_S: Final = 30.0
 REST_S: Final = 2.0
 ANSWER_MAX_S: Final = 30.0
@@ -139,15 +146,18 @@ class Child:
         self._wait_for(lambda: self._latest_s() > after_s + seconds, seconds + START_MAX_S, "tells no samples")
         return self.samples_since(after_s)
 
-    def wait_until_ended(self) -> None:
-        """Wait until nothing runs or waits any more, or END_MAX_S have passed."""
+    def wait_until_ended(self) -> Sample:
+        """Wait until nothing runs or waits any more, waiting is futile, or END_MAX_S have passed; the last sample."""
         now = time.monotonic()
 
         def is_over() -> bool:
-            latest_s = self._latest_s()
-            return latest_s > now and (not self.journal.samples[-1].events_held or latest_s > now + END_MAX_S)
+            if self._latest_s() <= now:
+                return False
+            latest = self.journal.samples[-1]
+            return not latest.events_held or latest.is_futile or latest.at_s > now + END_MAX_S
 
         self._wait_for(is_over, END_MAX_S + START_MAX_S, "tells no samples")
+        return self.journal.samples[-1]
 
     def samples_since(self, at_s: float) -> list[Sample]:
         return [sample for sample in self.journal.samples if sample.at_s >= at_s]
@@ -187,6 +197,19 @@ class Child:
             self._news.notify_all()
 
 
+def ask_database(address: Address) -> None:
+    """Raises StartError, which tells what to do, where handlers could not use it."""
+    try:
+        with gevent.Timeout(ASK_MAX_S, DatabaseDown(f"no answer within {ASK_MAX_S:g} s")):
+            Connector(address).connect().close()
+    except DatabaseRefused as error:
+        why = f"does not let gbot in: {error}; see to user, password and database in its URL"
+        raise StartError(f"nothing was measured: the bot's database {address.place} {why}") from None
+    except DatabaseDown as error:
+        why = f"cannot be reached: {error}; {when_away(error)}"
+        raise StartError(f"nothing was measured: the bot's database {address.place} {why}") from None
+
+
 def measure(
     app: str,
     texts: Sequence[str],
@@ -204,10 +227,12 @@ def measure(
         port = child.wait_until_it_serves()
         say(f"{app} serves at {HOST}:{port} (pid {child.pid}); every text once, to warm up")
         send(port, texts, rate, len(texts))
-        child.wait_until_ended()
+        if child.wait_until_ended().is_futile:
+            why = "nothing was measured: all events were put off, as what they need is away or busy"
+            raise StartError(". ".join(filter(None, [why, child.journal.trouble(put_off=True)])))
         rest = child.samples_for(REST_S)
         asked = max(1, round(rate * seconds))
-        say(f"now {asked:,} events, {rate:g}/s for {seconds:g} s")
+        say(f"now {some(asked, 'event')}, {rate:g}/s for {seconds:g} s")
         sent = send(port, texts, rate, asked)
         child.wait_until_ended()
         samples = child.samples_since(rest[-1].at_s)

@@ -21,12 +21,11 @@ from gbot.database.sizing import ServerLimits, files_for_share, share_of
 
 WORKERS_PER_NODE: Final = 1  # a worker is a process that uses one core
 POOL_MIN: Final = 100  # handlers at once on each node: to allow fewer saves nothing
+POOL_MAX: Final = 1_000_000  # what --pool can be set to
 DB_POOL_MIN: Final = 10  # connections of a node that uses the database at all: so many are opened at the start
 NODES_MAX: Final = 1000
 CONNECTIONS_MAX: Final = 100_000  # what max_connections can be set to
 US_PER_S: Final = 1e6
-KB: Final = 1024
-MB: Final = 1024 * 1024
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -268,6 +267,7 @@ def make_plan(load: Load, costs: Costs, node: Node, server: DatabaseServer, head
         """By resource of a node: in what unit, how much is used, and how much there is."""
         own = share(whole, nodes, load, costs, server)
         found: dict[str, tuple[str, float, float]] = {
+            "handlers": ("handlers", own.pool, POOL_MAX),
             "CPU": ("cores", own.cores, min(node.cores, WORKERS_PER_NODE)),
             "open files": ("files", own.open_files, node.open_files),
         }

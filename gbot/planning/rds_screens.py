@@ -8,37 +8,39 @@ from typing import Any, Final
 import msgspec
 
 from gbot.planning.plan import DatabaseServer, db_share, max_connections_for
-from gbot.planning.rds import ENGINES, InstanceClass, Limit, Origin, Table
-from gbot.planning.words import nodes_text, number, row, share_text, what_would_do
+from gbot.planning.rds import ENGINES, InstanceClass, Origin, Table
+from gbot.planning.words import each_of, number, row, share_text, what_would_do, wrapped
 
 HEADS: Final = ("CLASS", "vCPU", "MEMORY", "MYSQL", "MARIADB", "AURORA MYSQL", "EACH NODE")
+HEAD_CELLS: Final = 14
 ASK: Final = "What yours says, SELECT @@max_connections tells: give it as --max-connections N."
 MAY: Final = "That is what a node may have; gbot plan tells what it needs, which is mostly far less."
 
 
-def class_lines(one: InstanceClass, engine: str, date: str, width: int) -> list[str]:
+def class_lines(one: InstanceClass, origin: Origin, date: str, width: int) -> list[str]:
     """One class, and how many connections it has. ``date`` is that of the table."""
+    engine = origin.engine
     old = f"; AWS has deprecated it for {ENGINES[engine]}" if engine in one.deprecated else ""
-    elsewhere = [f"{ENGINES[name]} {number(limit.by_default)}" for name, limit in one.limits.items() if name != engine]
+    elsewhere = [f"{ENGINES[name]}: {number(limit.by_default)}" for name, limit in one.limits.items() if name != engine]
     return [
-        *row("Class", [f"{one.name}, {one.vcpu} vCPU, {one.memory_gib:g} GiB{old}"], width),
-        *row("Connections", limit_steps(one, engine, one.limits[engine]), width),
+        *row("Class", [f"{one.name}, {one.vcpu} vCPU, {one.memory_gib:,g} GiB{old}"], width),
+        *row("Connections", [*limit_steps(one, engine), *([] if origin.is_given else [ASK])], width),
         *(row("Elsewhere", [", ".join(elsewhere)], width) if elsewhere else []),
         *row("Source", [f"AWS's user guides as read on {date}; gbot plan db names the pages"], width),
     ]
 
 
-def limit_steps(one: InstanceClass, engine: str, limit: Limit) -> list[str]:
+def limit_steps(one: InstanceClass, engine: str) -> list[str]:
     """How many connections the class allows, and what is known of it."""
+    limit = one.limits[engine]
+    found = f"{number(limit.by_default)} by default on {ENGINES[engine]}"
     if limit.formula is None:
-        return [f"{number(limit.by_default)} by default on {ENGINES[engine]}", ASK]
+        return [found]
     most = f", {number(limit.formula.at_most)} at most" if limit.by_default == limit.formula.at_most else ""
-    return [
-        f"{one.memory_gib:g} GiB / {limit.formula.bytes_per_connection:,} bytes{most} = {number(limit.by_default)} "
-        f"by default on {ENGINES[engine]}",
-        f"A server says less, as AWS keeps some of its memory: count on {number(limit.expected)}.",
-        ASK,
-    ]
+    steps = [f"{one.memory_gib:,g} GiB / {limit.formula.bytes_per_connection:,} bytes{most} = {found}"]
+    if limit.expected < limit.by_default:
+        steps.append(f"A server says less, as AWS keeps some of its memory: count on {number(limit.expected)}.")
+    return steps
 
 
 def share_lines(
@@ -48,7 +50,7 @@ def share_lines(
     steps = [share_text(server, nodes, origin)]
     pool = share_json(server, nodes)["db_pool"]
     if pool:
-        steps += [f"--db-pool {pool}" + (f" --db-share {nodes}" if nodes > 1 else ""), MAY]
+        steps += [f"gbot serve APP --db-pool {pool}" + (f" --db-share {nodes}" if nodes > 1 else ""), MAY]
     else:
         least = max_connections_for(1, nodes, server.has_inbox)
         steps += [f"Too few: nothing is left for a node. {what_would_do(least, origin, classes)}"]
@@ -77,40 +79,46 @@ def source_json(table: Table) -> dict[str, Any]:
     return {"source": {"date": table.date, "pages": [source.address for source in table.sources]}}
 
 
-def table_lines(table: Table, known: Sequence[InstanceClass], engine: str, nodes: int, has_inbox: bool) -> list[str]:
-    """All classes of an engine, which these are."""
+def table_lines(
+    table: Table, known: Sequence[InstanceClass], engine: str, nodes: int, has_inbox: bool, width: int
+) -> list[str]:
+    """All classes of an engine, which these are. Only what stands below them is broken to the width."""
     rows = [class_cells(one, engine, nodes, has_inbox) for one in known]
     widths = [max(map(len, column)) for column in zip(HEADS, *rows, strict=True)]
     lines = [
         "  ".join(
-            cell.rjust(width) if at else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            cell.rjust(cells_wide) if at else cell.ljust(cells_wide)
+            for at, (cell, cells_wide) in enumerate(zip(cells, widths, strict=True))
         )
         for cells in (HEADS, *rows)
     ]
-    return [*lines, "", *table_notes(table, engine, nodes)]
+    return [*lines, "", *table_notes(table, engine, nodes, width)]
 
 
 def class_cells(one: InstanceClass, engine: str, nodes: int, has_inbox: bool) -> Sequence[str]:
     limits = [one.limits.get(name) for name in ENGINES]
     defaults = [number(limit.by_default) if limit else "-" for limit in limits]
     share = db_share(one.limits[engine].expected, nodes, has_inbox)
-    return (one.name, str(one.vcpu), f"{one.memory_gib:g} GiB", *defaults, number(share) if share else "too few")
+    return (one.name, str(one.vcpu), f"{one.memory_gib:,g} GiB", *defaults, number(share) if share else "too few")
 
 
-def table_notes(table: Table, engine: str, nodes: int) -> list[str]:
+def table_notes(table: Table, engine: str, nodes: int, width: int) -> list[str]:
     """What the columns mean, and where they are from."""
-    mysql, mariadb = (table.formulas[name].bytes_per_connection for name in ("mysql", "mariadb"))
+    mysql, mariadb = (
+        f"/ {formula.bytes_per_connection:,} bytes, {formula.at_most:,} at most"
+        for formula in (table.formulas["mysql"], table.formulas["mariadb"])
+    )
     columns = {
-        "MYSQL": f"max_connections by default: the memory / {mysql:,} bytes. A server says less: AWS keeps some",
-        "MARIADB": f"the same / {mariadb:,} bytes, for 10.5 or newer",
+        "MYSQL": f"max_connections by default: the memory {mysql}. A server says less: AWS keeps some",
+        "MARIADB": f"the memory {mariadb}, for 10.5 or newer",
         "AURORA MYSQL": "max_connections by default, as AWS tells it",
-        "EACH NODE": f"what --db-pool can be on {nodes_text(nodes)} with {ENGINES[engine]}, counted with care",
+        "EACH NODE": f"what --db-pool can be on {each_of(nodes)} with {ENGINES[engine]}, counted with care",
     }
+    further = " " * HEAD_CELLS
     return [
-        *(f"{name:<13} {meaning}" for name, meaning in columns.items()),
-        MAY,
-        ASK,
+        *(line for name, what in columns.items() for line in wrapped(f"{name:<{HEAD_CELLS}}{what}", width, further)),
+        *wrapped(MAY, width),
+        *wrapped(ASK, width),
         f"As read on {table.date} in",
         *(f"  {source.title}\n    {source.address}" for source in table.sources),
     ]

@@ -12,6 +12,7 @@ import msgspec
 
 from gbot.planning.costs import Measured
 from gbot.planning.plan import (
+    POOL_MAX,
     WORKERS_PER_NODE,
     Costs,
     Database,
@@ -20,6 +21,7 @@ from gbot.planning.plan import (
     Node,
     Plan,
     per_node,
+    with_headroom,
 )
 from gbot.planning.rds import Origin
 from gbot.planning.words import each_of, nodes_text, number, row, share_text, size, some, span
@@ -53,6 +55,13 @@ class Question(msgspec.Struct, frozen=True):
     def margin(self) -> str:
         return f"with {self.headroom * 100:g} % headroom"
 
+    def padded(self, value: float, whole: int) -> str:
+        """A number that is there at once with the headroom, which makes it so many whole ones."""
+        exact = with_headroom(value, self.headroom)
+        if abs(exact - whole) < 1e-6:
+            return f"{self.margin} {number(whole)}"
+        return f"{self.margin} {f'{exact:,.1f}' if exact >= 100 else number(exact)}, rounded up {number(whole)}"
+
     def mark(self, field: str, more: str = "") -> str:
         source = self.sources.get(field)
         return f" ({source}{more})" if source else ""
@@ -81,11 +90,13 @@ def resource_lines(question: Question, plan: Plan, width: int) -> list[str]:
 
 def handlers_steps(question: Question, plan: Plan) -> list[str]:
     whole = plan.totals
-    least = LEAST if plan.share.pool > per_node(whole.pool, plan.shared_by) else ""
+    bound = LEAST if plan.share.pool > per_node(whole.pool, plan.shared_by) else ""
+    if whole.pool > POOL_MAX:
+        bound = f"; of {number(POOL_MAX)}, the most that a node can be given: {_nodes_of('handlers', plan)}"
     return [
         f"{number(question.load.events_per_s)}/s x {question.latency()} = {number(whole.handlers)} at once; "
-        f"{question.margin} {number(whole.pool)}",
-        f"{number(plan.share.pool)} on {each_of(plan.shared_by)}{least}",
+        f"{question.padded(whole.handlers, whole.pool)}",
+        f"{number(plan.share.pool)} on {each_of(plan.shared_by)}{bound}",
     ]
 
 
@@ -93,13 +104,14 @@ def cpu_steps(question: Question, plan: Plan) -> list[str]:
     costs, whole, rate = question.costs, plan.totals, number(question.load.events_per_s)
     parts = " + ".join(f"{number(part.us)} µs {part.what}" for part in costs.cpu)
     total = f" = {number(costs.cpu_us)} µs" if len(costs.cpu) > 1 else ""
-    has = min(question.node.cores, WORKERS_PER_NODE)
+    has = some(min(question.node.cores, WORKERS_PER_NODE), "core")
+    bound = ", whose one worker can use no more" if question.node.cores > WORKERS_PER_NODE else ""
     return [
         f"an event: {parts}{total}",
         *_upper_bound(question),
         f"{rate}/s x {number(costs.cpu_us)} µs = {some(whole.cores, 'core')}; "
         f"{question.margin} {number(whole.cores_needed)}",
-        f"of {some(has, 'core')} on a node, which has one worker that uses one: {_nodes_of('CPU', plan)}",
+        f"of {has} on a node{bound}: {_nodes_of('CPU', plan)}",
     ]
 
 
@@ -137,7 +149,7 @@ def database_steps(question: Question, plan: Plan) -> list[str]:
     uses = f"{some(load.queries, 'use')} of a connection{question.mark('queries')}"
     return [
         f"{number(load.events_per_s)}/s x {uses} x {span(load.query_s)}{question.mark('query_s')} = "
-        f"{number(whole.connections)} at once; {question.margin} {number(whole.db_pool)}",
+        f"{number(whole.connections)} at once; {question.padded(whole.connections, whole.db_pool)}",
         f"{number(database.pool)} on {each_of(database.nodes)}{more}",
         _server_step(question, database),
     ]
@@ -158,11 +170,13 @@ def _server_step(question: Question, database: Database) -> str:
 
 def files_steps(question: Question, plan: Plan) -> list[str]:
     own, has = plan.share, number(question.node.open_files)
-    what = "for the platform and the database"
+    what = "for what comes in"
+    if own.db_pool:
+        what += f" and {some(own.db_pool, 'connection')} to the database"
     if question.load.calls:
-        what = f"half of them for {some(own.pool, 'handler')} in a call at worst"
+        what = f"half for calls, of {some(own.pool, 'handler')} at worst, half {what}"
     each = each_of(plan.shared_by)
-    return [f"{number(own.open_files)} on {each}, {what}; of {has}: {_nodes_of('open files', plan)}"]
+    return [f"{number(own.open_files)} on {each}: {what}", f"of {has}: {_nodes_of('open files', plan)}"]
 
 
 def _nodes_of(resource: str, plan: Plan) -> str:

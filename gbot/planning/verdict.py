@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import msgspec
 
-from gbot.planning.plan import Database, Need, Plan, events_per_s_max
+from gbot.planning.plan import NODES_MAX, Database, Need, Plan, events_per_s_max
 from gbot.planning.screens import Question, resource_lines
 from gbot.planning.words import each_of, nodes_text, number, size, smallest_class, some, what_would_do, wrapped
 
 UNNAMED: Final = "APP"
+TOLD_BY: Final = {"CPU": "--cores", "memory": "--memory", "open files": "--files"}
 
 
 def plan_lines(question: Question, plan: Plan, width: int) -> list[str]:
@@ -27,8 +28,7 @@ def verdict(question: Question, plan: Plan, width: int) -> list[str]:
     if plan.database is not None and not plan.database.fits:
         return wrapped(too_few(question, plan.database), width)
     if plan.nodes is None:
-        why = f"No: however many nodes there are, there is not enough of one thing: {plan.bound.resource}."
-        return wrapped(why, width)
+        return wrapped(impossible(plan.bound.resource), width)
     used = f"{number(plan.bound.share * 100)} % of {available(plan.bound)}"
     if plan.nodes == 1:
         found = f"1 node. Its tightest resource: {plan.bound.resource}, {used}, headroom included."
@@ -46,6 +46,13 @@ def available(need: Need) -> str:
     if need.unit == "cores":
         return "a core" if need.available == 1 else f"{number(need.available)} cores"
     return some(need.available, need.unit.removesuffix("s"), need.unit)
+
+
+def impossible(resource: str) -> str:
+    """Nodes of this kind cannot carry the load, however many there are: what would have to be larger."""
+    told_by = TOLD_BY.get(resource)
+    advice = f" Larger ones might have; {told_by} tells how much there is on each." if told_by else ""
+    return f"No: not even {number(NODES_MAX)} nodes have enough of one thing: {resource}.{advice}"
 
 
 def too_few(question: Question, database: Database) -> str:
@@ -95,7 +102,7 @@ def plan_json(question: Question, plan: Plan) -> str:
     ]
     told = {
         "from": _asked(question),
-        "cpu_us_per_event": question.costs.cpu_us,
+        "cpu_us_per_event": round(question.costs.cpu_us, 3),
         "totals": msgspec.to_builtins(plan.totals),
         "feasible": plan.feasible,
         "nodes": plan.nodes,
@@ -118,7 +125,7 @@ def _asked(question: Question) -> dict[str, Any]:
         "app": question.app,
         "load": msgspec.to_builtins(question.load),
         "sources": dict(question.sources),
-        "costs": {"cpu_us": {part.name: part.us for part in costs.cpu}, **memory},
+        "costs": {"cpu_us": {part.name: round(part.us, 3) for part in costs.cpu}, **memory},
         "measured_rate_per_s": question.measured.rate_per_s if question.measured else None,
         "node": msgspec.to_builtins(question.node),
         "server": msgspec.to_builtins(server) | msgspec.to_builtins(origin),

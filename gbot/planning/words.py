@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gbot.database.sizing import ServerLimits, share_of
-from gbot.planning.plan import DatabaseServer
+from gbot.planning.plan import NODES_MAX, DatabaseServer
 from gbot.planning.rds import ENGINES, GIB, Origin
 
 NAME_CELLS: Final = 12
@@ -42,7 +42,7 @@ def some(count: float, one: str, many: str = "") -> str:
 
 
 def nodes_text(nodes: int | None) -> str:
-    return "no number of nodes would do" if nodes is None else some(nodes, "node")
+    return f"not even {number(NODES_MAX)} nodes would do" if nodes is None else some(nodes, "node")
 
 
 def each_of(nodes: int) -> str:

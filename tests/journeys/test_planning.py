@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,10 @@ def book(ctx):
 @bot.text("astray")
 def astray(ctx):
     ctx.db.query("SELECT * FROM a_table_that_is_not_there")
+
+@bot.text("refused")
+def refused(ctx):
+    ctx.db.execute("SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1836, MESSAGE_TEXT = 'read-only'")
 
 @bot.text("fail")
 def fail(ctx):
@@ -89,8 +94,16 @@ class Author:
         assert is_gone(server_of(program))
         return program
 
-    def found(self, texts: Sequence[str], **environ: str) -> Any:
-        return json.loads(self.planned(texts, "--json", **environ).stdout[0])
+    def refused(self, code: int, *arguments: str, **environ: str) -> str:
+        """The one line with which it refuses to measure."""
+        program = self.plan(*QUICK, *arguments, **environ)
+        assert program.wait() == code, program.report()
+        assert program.stdout == []
+        [line] = program.stderr
+        return line
+
+    def found(self, texts: Sequence[str], *arguments: str, **environ: str) -> Any:
+        return json.loads(self.planned(texts, "--json", *arguments, **environ).stdout[0])
 
 
 def server_of(program: Program) -> int:
@@ -146,7 +159,7 @@ def test_queries_and_the_time_that_they_hold_a_connection_are_measured(author: A
 def test_a_transaction_is_one_use_of_a_connection_and_no_longer_than_its_handler(
     author: Author, mysql_url: str
 ) -> None:
-    load = author.found(["book"], GBOT_DB=mysql_url)["from"]["load"]
+    load = author.found(["book"], "--db", mysql_url)["from"]["load"]
     assert load["queries"] == 1
     assert load["latency_s"] >= load["query_s"] > 0
 
@@ -179,14 +192,39 @@ def test_what_the_database_says_is_told_as_well(author: Author, mysql_url: str) 
 
 
 def test_a_bot_that_cannot_be_served_is_told_as_gbot_serve_does(author: Author) -> None:
-    program = author.plan(*QUICK, GBOT_POOL="many")
-    assert program.wait() == 2
-    [line] = program.stderr
-    assert line.startswith("gbot: gbot serve has ended: GBOT_POOL: expected a whole number")
+    assert author.refused(2, GBOT_POOL="many").startswith("gbot: GBOT_POOL: expected a whole number")
     (author.directory / "mybot.py").write_text("bot = 5")
-    program = author.plan(*QUICK)
-    assert program.wait() == 2
-    assert "APP: expected a gbot.Bot in mybot" in said(program)
+    line = author.refused(2)
+    assert line.startswith("gbot: gbot serve has ended: APP: expected a gbot.Bot in mybot")
+
+
+def test_a_database_that_is_away_is_told_before_anything_is_measured(author: Author) -> None:
+    line = author.refused(1, "--db", "mysql://bot@127.0.0.1:1/bot")
+    assert "the bot's database mysql://bot@127.0.0.1:1/bot cannot be reached: 2003" in line
+    assert line.endswith("refused); start it, or see to host, port and firewall")
+
+
+def test_a_database_that_accepts_and_says_nothing_is_told_as_well(author: Author) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mysql://bot:hush-hush@127.0.0.1:{silent.getsockname()[1]}/bot"
+        (author.directory / "settings.toml").write_text(f'db = "{url}"')
+        line = author.refused(1, GBOT_CONFIG="settings.toml")
+    assert "cannot be reached: no answer within 3 s; start it, or see to host, port and firewall" in line
+    assert "hush" not in line
+
+
+def test_a_database_that_does_not_let_the_bot_in_is_told_with_what_to_see_to(author: Author, mysql_url: str) -> None:
+    line = author.refused(1, GBOT_DB=mysql_url.replace("root@", "nobody:hush-hush@"))
+    assert re.search("does not let gbot in: 1045 .*; see to user, password and database in its URL$", line)
+    assert "hush" not in line
+
+
+def test_a_database_that_refuses_all_there_is_to_do_is_told_after_the_warm_up(author: Author, mysql_url: str) -> None:
+    program = author.planned(["refused"], code=1, GBOT_DB=mysql_url)
+    assert program.stdout == []
+    _, line = program.stderr
+    assert "nothing was measured: all events were put off, as what they need is away or busy. The server says" in line
+    assert "refuses statements: 1836 read-only; what needs them is put off" in line
 
 
 def test_a_server_that_dies_ends_the_measurement(author: Author) -> None:

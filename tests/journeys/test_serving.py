@@ -392,7 +392,7 @@ def test_while_it_stops_nothing_new_is_taken(serve: Serve) -> None:
     ("inbox", "left"),
     [
         ("memory:", "2 waiting events never started; the memory: inbox has lost them"),
-        ("sqlite:", "1 waiting events never started; the next start runs them"),  # the third one never left the file
+        ("sqlite:", "1 waiting event never started; the next start runs them"),  # the third one never left the file
     ],
 )
 def test_when_the_time_is_over_it_says_what_was_left(serve: Serve, inbox: str, left: str) -> None:
@@ -403,7 +403,7 @@ def test_when_the_time_is_over_it_says_what_was_left(serve: Serve, inbox: str, l
     assert served.stop() == 0
     assert 0.3 <= time.monotonic() - started < 3
     assert served.stdout == ["waiting", "cleaned up"]
-    served.wait_for_line(f"Left: 1 running handlers were stopped and {left}")
+    served.wait_for_line(f"Left: 1 running handler was stopped and {left}")
 
 
 def test_a_second_signal_ends_it_at_once(serve: Serve) -> None:
@@ -413,7 +413,7 @@ def test_a_second_signal_ends_it_at_once(serve: Serve) -> None:
     served.send(signal.SIGTERM)
     served.wait_for_line("Stopping: no new events")
     assert served.stop(signal.SIGTERM) == 0
-    served.wait_for_line("Stopped at once. Left: 1 running handlers were stopped and 0 waiting")
+    served.wait_for_line("Stopped at once. Left: 1 running handler was stopped and 0 waiting")
 
 
 def test_what_is_said_of_a_memory_inbox_that_was_stopped_at_once_is_true(serve: Serve) -> None:
@@ -424,7 +424,7 @@ def test_what_is_said_of_a_memory_inbox_that_was_stopped_at_once_is_true(serve: 
     served.wait_for_line("Stopping: no new events")
     assert served.stop(signal.SIGTERM) == 0
     [last] = [logged for logged in served.stderr if "Stopped at once" in logged]
-    left = "Left: 1 running handlers were stopped and 1 waiting events never started; the memory: inbox has lost them"
+    left = "Left: 1 running handler was stopped and 1 waiting event never started; the memory: inbox has lost them"
     assert last.endswith(f"Stopped at once. {left}")
 
 
@@ -463,7 +463,7 @@ def test_a_second_signal_ends_even_a_handler_that_never_waits(serve: Serve, tmp_
     served.wait_for_output("burning")
     served.send(signal.SIGTERM)
     assert served.stop(signal.SIGINT) == 0
-    served.wait_for_line("Stopped at once. Left: 1 running handlers were stopped")
+    served.wait_for_line("Stopped at once. Left: 1 running handler was stopped")
     assert not path.exists()
 
 
@@ -541,7 +541,7 @@ def test_the_stop_timeout_ends_even_a_handler_that_never_waits(serve: Serve) -> 
     post_plain(served.address, "burn")
     served.wait_for_output("burning")
     assert served.stop() == 0
-    served.wait_for_line("Stopped at once. Left: 1 running handlers were stopped")
+    served.wait_for_line("Stopped at once. Left: 1 running handler was stopped")
 
 
 def test_a_new_server_takes_over_the_socket_of_one_that_drains(serve: Serve, tmp_path: Path) -> None:
