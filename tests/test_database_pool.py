@@ -12,11 +12,11 @@ import gevent
 import pytest
 from gevent.event import AsyncResult, Event
 
-from gbot.database.growth import OPENINGS_MAX
+from gbot.database.growth import ENDING_TRIES_MAX, OPENINGS_MAX, Growth
 from gbot.database.notices import FORGIVEN_S, HOLDERS_NAMED, SETTLED_S, Notices
 from gbot.database.outage import PAUSE_MIN_S, REFUSAL_PAUSE_S, Outage
 from gbot.database.place import Place
-from gbot.database.pool import PING_AFTER_S, SWEEP_ROUNDS, TRUST_S, Pool
+from gbot.database.pool import CLOSINGS_MAX, PING_AFTER_S, SWEEP_ROUNDS, TRUST_S, Pool
 from gbot.errors import BotError, DatabaseAway, DatabaseBusy, DatabaseDown, DatabaseMistake, NotNow
 from tests.database_rig import FakeConnection, FakeServer, Kept, kept_log, outcome
 from tests.rig import wait_until
@@ -489,6 +489,22 @@ def test_one_that_accepts_and_says_nothing_holds_up_only_those_who_need_it(make:
         pool.take()
 
 
+def test_an_opening_that_hangs_is_given_up_and_another_one_is_tried(server: FakeServer) -> None:
+    failures: list[Exception] = []
+    arrived: list[Place[FakeConnection]] = []
+    growth = Growth(
+        server.connect, "fake", arrived.append, failures.append, lambda: growth.begin(1), open_timeout_s=0.05
+    )
+    server.welcome.clear()
+    growth.begin(1)
+    wait_until(lambda: len(failures) >= 2)
+    assert isinstance(failures[0], DatabaseDown)
+    assert str(failures[0]) == growth.outage.reason == "no answer within 0.05 s"
+    server.welcome.set()
+    wait_until(lambda: arrived)
+    assert (growth.places, server.connecting) == (0, 0)
+
+
 # Broken ones.
 
 
@@ -660,6 +676,43 @@ def test_one_that_cannot_be_ended_costs_no_place(
     assert (pool.statistics().open, pool.end_unfinished(0.0)) == (1, 0)
 
 
+def test_an_ending_that_hangs_is_given_up_too(server: FakeServer, log: Kept) -> None:
+    class Silent(FakeConnection):
+        def end_session(self, session: int) -> None:
+            Event().wait()
+
+    made: list[Silent] = []
+
+    def connect() -> Silent:
+        made.append(Silent(server, 100 + len(made)))
+        return made[-1]
+
+    growth: Growth[Silent] = Growth(
+        connect, "fake", lambda place: None, log.texts.append, lambda: growth.begin(0), open_timeout_s=0.05
+    )
+    growth.leave(1)
+    growth.begin(0)
+    wait_until(lambda: (growth.not_ended, growth.places, growth.coming) == (1, 1, 0))  # nobody counts on it
+    wait_until(lambda: not growth.not_ended)
+    assert (growth.places, growth.coming) == (0, 0)
+    assert [connection.closed for connection in made] == [True] * ENDING_TRIES_MAX
+    assert log.texts == ["A statement that was left unfinished may still run in fake: no answer within 0.05 s"]
+
+
+def test_one_by_whose_ending_connections_break_holds_nobody_up(make: MakePool, server: FakeServer, log: Kept) -> None:
+    pool = make(3)
+    server.ending_refused = DatabaseDown("it broke")
+    place = pool.take()
+    place.connection.at_work = True
+    pool.drop(place)
+    others = [pool.take()]
+    assert others[0].connection is server.made[2]  # the one after the first that broke
+    others += [pool.take(), pool.take()]  # the last one as soon as it is given up
+    assert log.texts == ["A statement that was left unfinished may still run in fake: it broke"]
+    for other in others:
+        pool.give(other)
+
+
 def test_few_are_ended_at_once_for_until_then_the_server_has_both(make: MakePool, server: FakeServer) -> None:
     size = 40
     pool = make(size)
@@ -801,6 +854,16 @@ def test_one_that_is_kept_beyond_the_end_of_its_greenlet_comes_back(
         pool.give(place)
 
 
+def test_one_that_was_closed_while_somebody_tidied_it_up_may_be_dropped(make: MakePool) -> None:
+    pool = make(1)
+    kept = gevent.spawn(pool.take_for, "bot.py:7").get()
+    assert pool.is_held(kept)  # so that whoever has it now may begin to tidy it up
+    wait_until(lambda: not pool.is_held(kept))
+    pool.drop(kept)
+    pool.give(pool.take())
+    assert (pool.statistics().opened, pool.statistics().open, pool.statistics().broken) == (2, 1, 1)
+
+
 # Other threads.
 
 
@@ -906,6 +969,18 @@ def test_when_those_that_were_idle_are_found_closed_those_in_use_are_not_trusted
     place = pool.take()
     place.connection.use()
     pool.give(place)
+
+
+def test_those_that_the_server_has_closed_are_closed_though_the_pool_stops_meanwhile(
+    make: MakePool, server: FakeServer
+) -> None:
+    pool = make(3 * CLOSINGS_MAX)
+    for place in taken(pool, 3 * CLOSINGS_MAX):
+        pool.give(place)
+    server.restart()
+    wait_until(lambda: 0 < pool.statistics().open < 3 * CLOSINGS_MAX)
+    pool.stop()
+    wait_until(lambda: not pool.statistics().open)
 
 
 def test_how_long_it_has_been_away_is_told_and_its_end_when_nothing_has_failed_since(log: Kept) -> None:

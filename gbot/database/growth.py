@@ -1,7 +1,8 @@
 """Opening connections for a pool: OPENINGS_MAX at once, each in a greenlet of its own.
 
 A connection that takes the place of one whose statement was left unfinished ends that session first, ENDINGS_MAX at
-once. As long as it cannot, the session is kept here, and with it the place.
+once. As long as none can be opened, the session is kept here, and with it the place. One by whose ending connections
+break is given up after ENDING_TRIES_MAX of them, and meanwhile holds up nobody who needs another place.
 
 After a failure there is a pause, and then one attempt at a time until one succeeds: a server that is full or has just
 come back is not run down.
@@ -13,7 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import gevent
 
@@ -23,16 +24,28 @@ from gbot.errors import DatabaseDown, DatabaseError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 OPENINGS_MAX: Final = 32  # at once
 ENDINGS_MAX: Final = 4  # at once: for as long as both are there, the server has more sessions than the pool has places
-OPEN_TIMEOUT_S: Final = 10.0
+ENDING_TRIES_MAX: Final = 3
+ENDING_PAUSE_S: Final = 0.5  # after one that broke the connection
+OPEN_TIMEOUT_S: Final = 10.0  # and as long for an ending
+MAY_STILL_RUN: Final = "A statement that was left unfinished may still run in %s: %s"
+
+
+class Unfinished(NamedTuple):
+    """A session whose statement was left unfinished; ``session`` is what Pooled.session was."""
+
+    session: Any
+    tries: int = 0  # to end it, by which connections broke
 
 
 class Growth(Generic[P]):
     """Opens connections to ``name`` by ``connect``, which raises DatabaseDown.
 
     ``arrived`` takes each of them, ``failed`` is called when one could not be opened, ``resume`` when it is time to
-    begin again.
+    begin again. An opening that hangs is given up after ``open_timeout_s``.
     """
 
     def __init__(
@@ -42,22 +55,30 @@ class Growth(Generic[P]):
         arrived: Callable[[Place[P]], None],
         failed: Callable[[Exception], None],
         resume: Callable[[], None],
+        open_timeout_s: float = OPEN_TIMEOUT_S,
     ) -> None:
         self._connect = connect
         self._name = name
         self._arrived = arrived
         self._failed = failed
         self._resume = resume
-        self._unfinished: deque[Any] = deque()  # what Pooled.session was
+        self._open_timeout_s = open_timeout_s
+        self._unfinished: deque[Unfinished] = deque()
         self.outage = Outage()
         self.under_way = 0
         self._ending = 0  # of these, those that take the place of an unfinished session
+        self._doubtful = 0  # unfinished sessions by whose ending a connection has broken
         self._resuming = False
 
     @property
-    def unfinished(self) -> int:
-        """Sessions whose place nobody is taking over yet."""
-        return len(self._unfinished)
+    def places(self) -> int:
+        """Those of connections that are being opened, and of sessions that were left unfinished."""
+        return self.under_way + len(self._unfinished)
+
+    @property
+    def coming(self) -> int:
+        """How many connections there will be from these, as far as one can count on them."""
+        return self.places - self._doubtful
 
     @property
     def not_ended(self) -> int:
@@ -66,7 +87,7 @@ class Growth(Generic[P]):
 
     def leave(self, session: Any) -> None:
         """A session is to be ended, by the connection that takes its place."""
-        self._unfinished.append(session)
+        self._unfinished.append(Unfinished(session))
 
     def begin(self, count: int) -> None:
         """Begin to end what was left unfinished, and to open ``count`` besides: now, or when there is room for it."""
@@ -79,54 +100,63 @@ class Growth(Generic[P]):
         for _ in range(min(count, most - self.under_way)):
             self._spawn(None)
 
-    def _spawn(self, unfinished: Any | None) -> None:
+    def _spawn(self, unfinished: Unfinished | None) -> None:
         self.under_way += 1
         self.outage.begun(time.monotonic())
         gevent.spawn(self._open_one, unfinished)
 
-    def _open_one(self, unfinished: Any | None) -> None:
+    def _open_one(self, unfinished: Unfinished | None) -> None:
         began = time.monotonic()
         try:
-            connection = self._connected(unfinished)
+            connection = self._in_time(self._connect)
         except Exception as error:
-            self.under_way -= 1
-            if unfinished is not None:
-                self._ending -= 1
-                self._unfinished.append(unfinished)
+            self._is_over(unfinished, unfinished)
             self.outage.failed(str(error), time.monotonic())
             self._failed(error)
             self._resume_later()
             return
-        self.under_way -= 1
-        if unfinished is not None:
-            self._ending -= 1
         self.outage.succeeded(began, time.monotonic())
-        self._arrived(Place(connection))
+        if unfinished is None or self._end_session(connection, unfinished):
+            self._is_over(unfinished, None)
+            self._arrived(Place(connection))
+            return
+        tried = unfinished._replace(tries=unfinished.tries + 1)
+        self._doubtful += tried.tries == 1
+        self._resume()  # nobody is to wait for this one
+        gevent.sleep(ENDING_PAUSE_S)
+        self._is_over(tried, tried if tried.tries < ENDING_TRIES_MAX else None)
+        self._resume()
 
-    def _connected(self, unfinished: Any | None) -> P:
+    def _is_over(self, begun: Unfinished | None, left: Unfinished | None) -> None:
+        """An opening, that was to end what it was ``begun`` for; ``left`` is still to be ended."""
+        self.under_way -= 1
+        if begun is not None:
+            self._ending -= 1
+            self._doubtful -= begun.tries > 0
+        if left is not None:
+            self._unfinished.append(left)
+            self._doubtful += left.tries > 0
+
+    def _in_time(self, step: Callable[[], T]) -> T:
         try:
-            with gevent.Timeout(OPEN_TIMEOUT_S):
-                connection = self._connect()
-                if unfinished is not None:
-                    self._end_session(connection, unfinished)
-                return connection
+            with gevent.Timeout(self._open_timeout_s):
+                return step()
         except gevent.Timeout:
-            raise DatabaseDown(f"no connection within {OPEN_TIMEOUT_S:g} s") from None
+            raise DatabaseDown(f"no answer within {self._open_timeout_s:g} s") from None
 
-    def _end_session(self, connection: P, session: Any) -> None:
-        """What keeps it from being ended is no reason to go without a connection, unless that broke by it."""
+    def _end_session(self, connection: P, unfinished: Unfinished) -> bool:
+        """Returns whether the connection is still there: what else keeps a session from being ended does not matter."""
         try:
-            connection.end_session(session)
-        except Exception as error:
-            if isinstance(error, DatabaseDown):
-                connection.close()
-                raise
-            strange = None if isinstance(error, DatabaseError) else error
-            text = "A statement that was left unfinished may still run in %s: %s"
-            log.warning(text, self._name, error, exc_info=strange)
-        except BaseException:
+            self._in_time(lambda: connection.end_session(unfinished.session))
+        except DatabaseDown as error:
             connection.close()
-            raise
+            if unfinished.tries + 1 >= ENDING_TRIES_MAX:
+                log.warning(MAY_STILL_RUN, self._name, error)
+            return False
+        except Exception as error:
+            strange = None if isinstance(error, DatabaseError) else error
+            log.warning(MAY_STILL_RUN, self._name, error, exc_info=strange)
+        return True
 
     def _resume_later(self) -> None:
         if not self._resuming:

@@ -198,7 +198,12 @@ class Pool(Generic[P]):
             self._idle.append(place)
 
     def drop(self, place: Place[P]) -> None:
-        """Take back one that nobody can use any more; what the server still does for it is ended."""
+        """Take back one that nobody can use any more; what the server still does for it is ended.
+
+        One whose greenlet has ended may be gone while another one tidies it up: then there is nothing to do.
+        """
+        if place.holder is None:
+            return
         self._release(place)
         if place.connection.was_cut:
             self._left += 1
@@ -316,10 +321,9 @@ class Pool(Generic[P]):
         """Begin to open what is missing: for who waits, in place of what was left unfinished, and to be warm."""
         if self._upkeep is None:
             return
-        replaced, opening = self._growth.unfinished, self._growth.under_way
         wanted = 0 if self._stopped else max(len(self._waiting), self._warm - self._open)
-        free = self.size - self._open - opening - replaced
-        self._growth.begin(max(0, min(wanted - opening - replaced, free)))
+        free = self.size - self._open - self._growth.places
+        self._growth.begin(max(0, min(wanted - self._growth.coming, free)))
 
     def _arrived(self, place: Place[P]) -> None:
         self._open += 1
@@ -396,7 +400,12 @@ class Pool(Generic[P]):
             self._broken_at = time.monotonic()
         self._notices.ended(len(ended))
         self._broken += len(ended)
-        self._close_in_turns(ended)
+        rest = iter(ended)
+        try:
+            self._close_in_turns(rest)
+        finally:  # the pool stops meanwhile
+            for place in rest:
+                self._close(place)
 
     def _close_in_turns(self, places: Iterable[Place[P]]) -> None:
         for count, place in enumerate(places, 1):
