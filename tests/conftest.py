@@ -107,11 +107,7 @@ def fake_line(fake_line_process: FakeLineProcess) -> FakeLineProcess:
 
 @pytest.fixture(scope="session")
 def mysql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``mysql://user:password@host:port/database``: what GBOT_TEST_MYSQL_URL names, or a MariaDB started here."""
-    given = os.environ.get("GBOT_TEST_MYSQL_URL")
-    if given:
-        yield given
-        return
+    """``mysql://user@host:port/database`` of a server that nobody stops."""
     server = MariaDb(tmp_path_factory.mktemp("mariadb"))
     yield server.url
     server.stop()

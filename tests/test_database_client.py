@@ -33,7 +33,7 @@ from gbot.errors import (
     Deadlock,
     DuplicateKey,
 )
-from tests.database_rig import Opened, opened, outcome, patched
+from tests.database_rig import Opened, anew, opened, outcome, patched
 from tests.journeys.processes import DEADLINE_S, eventually
 
 SECRET = "sEcReT"
@@ -46,11 +46,11 @@ def url(mysql_url: str) -> Iterator[str]:
     """A server with a table of two rows, and procedures that leave something behind."""
     with opened(mysql_url, 1) as made:
         columns = "id INT AUTO_INCREMENT PRIMARY KEY, text VARCHAR(50) UNIQUE"
-        made.db.execute(f"CREATE OR REPLACE TABLE {TABLE} ({columns}) CHARSET utf8mb4")
+        anew(made.db, "TABLE", TABLE, f"({columns}) CHARSET utf8mb4")
         made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('one'), ('two')")
         begin = f"START TRANSACTION; INSERT INTO {TABLE} (text) VALUES ('procedure');"
-        made.db.execute(f"CREATE OR REPLACE PROCEDURE gbot_begins() BEGIN {begin} SELECT 1; SELECT 2; END")
-        made.db.execute(f"CREATE OR REPLACE PROCEDURE gbot_fails() BEGIN {begin} SIGNAL SQLSTATE '45000'; END")
+        anew(made.db, "PROCEDURE", "gbot_begins", f"() BEGIN {begin} SELECT 1; SELECT 2; END")
+        anew(made.db, "PROCEDURE", "gbot_fails", f"() BEGIN {begin} SIGNAL SQLSTATE '45000'; END")
     yield mysql_url
     with opened(mysql_url, 1) as made:
         made.db.execute(f"DROP TABLE {TABLE}")
@@ -160,8 +160,9 @@ def test_mistakes_repeat_no_values_and_cost_no_connection(url: str) -> None:
 @patched
 def test_a_statement_that_is_too_long_breaks_nobody_elses(url: str) -> None:
     with opened(url, 1) as made:
+        [(length_max,)] = made.db.query("SELECT @@max_allowed_packet")
         with pytest.raises((DatabaseMistake, DatabaseDown)):
-            made.db.query("SELECT LENGTH(%s)", ["x" * 17_000_000])
+            made.db.query("SELECT LENGTH(%s)", ["x" * length_max])
         assert made.db.query("SELECT 1") == [(1,)]
 
 
@@ -228,7 +229,7 @@ def test_a_statement_that_ends_a_transaction_says_so_and_nothing_follows(url: st
                 use(f"INSERT INTO {TABLE} (text) VALUES ('after')")
 
     with opened(url, 1) as made:
-        made.db.execute("CREATE OR REPLACE TABLE gbot_test_client_ddl (id INT)")
+        anew(made.db, "TABLE", "gbot_test_client_ddl", "(id INT)")
         with pytest.raises(BotError, match="was ended by a statement in it"):
             in_a_transaction(made.db, inserts("before"), lambda tx: tx.execute(ending))
         with pytest.raises(BotError, match="was ended by a statement in it"):
@@ -541,6 +542,25 @@ def test_nothing_stays_on_a_connection_that_was_lent_out(url: str) -> None:
 
 
 @patched
+def test_what_the_server_sets_for_every_session_is_there_for_the_next_one_too(url: str) -> None:
+    address = urlsplit(url)
+    with opened(url, 1) as of_root, of_root.outside() as admin:
+        anew(admin, "USER", "gbot_lent", "IDENTIFIED BY ''")  # for root the server sets nothing
+        admin.execute("GRANT ALL ON mysql.* TO gbot_lent")
+        admin.execute("SET GLOBAL init_connect = 'SET @mine = 42'")
+        try:
+            with opened(address._replace(netloc=f"gbot_lent@{address.hostname}:{address.port}").geturl(), 1) as made:
+                for _ in range(2):
+                    with made.db.connection() as raw:
+                        raw.cursor().execute("SET @mine = 1")
+                    assert made.db.query("SELECT @mine") == [(42,)]
+                assert not made.log.texts
+        finally:
+            admin.execute("SET GLOBAL init_connect = ''")
+            admin.execute("DROP USER gbot_lent")
+
+
+@patched
 def test_a_lent_connection_commits_when_it_is_told_to_and_at_a_good_end(url: str) -> None:
     def inserts(text: str, *steps: str, fails: bool = False) -> None:
         with made.db.connection() as raw:
@@ -786,9 +806,8 @@ def test_who_holds_a_connection_for_long_is_named_by_file_and_line(url: str) -> 
 @patched
 def test_a_server_that_is_read_only_puts_off_and_is_not_asked_all_the_time(url: str) -> None:
     with opened(url, 4) as made, made.outside() as outside:
-        outside.execute("CREATE OR REPLACE USER gbot_reader")
-        outside.execute("GRANT ALL ON *.* TO gbot_reader")
-        outside.execute("REVOKE READ ONLY ADMIN, SUPER ON *.* FROM gbot_reader")
+        anew(outside, "USER", "gbot_reader", "IDENTIFIED BY ''")
+        outside.execute("GRANT ALL ON mysql.* TO gbot_reader")
         outside.execute("SET GLOBAL read_only = 1")
         address = urlsplit(url)
         reader = address._replace(netloc=f"gbot_reader@{address.hostname}:{address.port}").geturl()
@@ -808,7 +827,7 @@ def test_a_server_that_is_read_only_puts_off_and_is_not_asked_all_the_time(url: 
 @patched
 @pytest.mark.parametrize("code", [1047, 1836])  # a node that its cluster has not let in yet, and a read-only server
 def test_a_statement_that_the_server_does_not_want_now_is_put_off_and_keeps_its_connection(url: str, code: int) -> None:
-    refuses = f"BEGIN NOT ATOMIC SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'not now'; END"
+    refuses = f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'not now'"
     with opened(url, 1) as made:
         for _ in range(3):
             error = outcome(made.db.execute, refuses)
@@ -834,8 +853,9 @@ def test_an_error_on_a_lent_connection_leaves_without_values(url: str) -> None:
             cursor.execute(f"INSERT INTO {TABLE} VALUES (1, %s)", [SECRET])  # failed
 
     def is_closed(made: Opened) -> None:
-        with made.db.connection() as raw:
-            raw.cursor().execute(f"KILL {raw.thread_id()}")
+        with made.db.connection() as raw, made.outside() as outside:
+            outside.execute(f"KILL {raw.thread_id()}")
+            raw.cursor().execute("SELECT 1")
 
     def sends_what_is_no_value(made: Opened) -> None:
         with made.db.connection() as raw, raw.cursor() as cursor:

@@ -21,7 +21,7 @@ from gbot.database.address import parse
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
 from gbot.database.values import Unsendable, filled_in, literal
-from tests.database_rig import opened, patched
+from tests.database_rig import anew, opened, patched
 
 SECRET: Final = "sEcReT"
 BREAKING: Final = ["' OR 1=1 -- ", "\\' OR 1=1 -- ", "\\", "'", "\\'", "'\\", "%s", '"', "\0'", "`", "縗'", "\n"]
@@ -116,7 +116,7 @@ def test_texts_and_bytes_come_back_whatever_they_hold(connection: Connection, va
 
 def test_no_value_breaks_out_though_the_server_tells_a_wrong_sql_mode(connection: Connection) -> None:
     """A procedure sets the mode for itself; the server then tells of it, and goes on without."""
-    connection.execute("CREATE OR REPLACE PROCEDURE gbot_sets() SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES'")
+    anew(connection, "PROCEDURE", "gbot_sets", "() SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES'")
     connection.execute("SET SESSION sql_mode = ''")
     connection.execute("CALL gbot_sets()")
     connection.execute("DROP PROCEDURE gbot_sets")

@@ -43,7 +43,7 @@ def database(config: Config, tell: Callable[[Reading], object]) -> list[Finding]
             reached = _reached(connection, f"{place}, {server}", connected_s, round_s)
             return [reached, *_connections(config, address, connection), _idle(connection)]
     except DatabaseRefused as error:
-        advice = "see to user, password and database in GBOT_DB: gbot serve would not start"
+        advice = "see to user, password, database and ?tls= in GBOT_DB: gbot serve would not start"
         return [fail(NAME, f"{place} does not let gbot in: {error}", advice)]
     except DatabaseDown as error:
         advice = f"{when_away(error)}; events that need it are put off until gbot serve can reach it"

@@ -27,8 +27,9 @@ USER_FULL: Final = (
     f"MAX_USER_CONNECTIONS …) or, if that is the server's own, max_user_connections {RDS}"
 )
 BLOCKED: Final = "let its admin do that, when what has broken the connections from here is mended"
+OFFLINE: Final = "wait until its admin has it online again (SET GLOBAL offline_mode = OFF)"
 NO_TLS: Final = "see to the server's certificate, or choose ?tls=off, on or verify at the end of the URL"
-ADVICE: Final = {1040: FULL, 1129: BLOCKED, 1203: USER_FULL, 1226: USER_FULL, 2026: NO_TLS}
+ADVICE: Final = {1040: FULL, 1129: BLOCKED, 1203: USER_FULL, 1226: USER_FULL, 2026: NO_TLS, 3032: OFFLINE}
 
 
 def when_away(error: DatabaseDown) -> str:

@@ -31,8 +31,8 @@ from gbot.errors import BotError, DatabaseDown, DatabaseMistake
 CHARSET: Final = "utf8mb4"
 
 _RESET_CONNECTION: Final = 0x1F  # the protocol's COM_RESET_CONNECTION, which PyMySQL does not know
-# What it leaves, and what MySQL takes from its own settings and MariaDB from the begin of the connection.
-_STAYS: Final = "SELECT CONNECTION_ID(), DATABASE(), @@character_set_client, @@character_set_results"
+# What it leaves, what it does not do again, and what MySQL takes from its own settings and MariaDB from the begin.
+_STAYS: Final = "SELECT CONNECTION_ID(), DATABASE(), @@init_connect, @@character_set_client, @@character_set_results"
 # Neither in a transaction nor with results unread, and committing each statement by itself.
 _STATE: Final = (
     SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -156,16 +156,20 @@ class Connection:
     def take_back(self) -> None:
         """After it was lent: end its transaction, and all that the session keeps, such as variables and locks.
 
-        What was lent is closed: whoever has kept it can do nothing with it to the next one's work.
+        What was lent is closed: whoever has kept it can do nothing with it to the next one's work. So is all of it
+        where the server has statements of its own for the begin of a session, which a reset undoes.
         """
         self.raw = self._inside = inside = self._inside.moved()
         with self._whole("(reset of the session)"):
             inside._execute_command(_RESET_CONNECTION, b"")
             inside._read_ok_packet()
             inside.query(_STAYS)
-            [(number, database, *charsets)] = inside._result.rows or [(None, None)]
+            [(number, database, init_connect, *charsets)] = inside._result.rows or [(None, None, None)]
             if number != self.session.number:  # the answer to something else
                 raise pymysql.InterfaceError(SHARED)
+            if init_connect:
+                self.close()
+                return
             if database is None or database.encode() != inside.db:
                 inside.select_db(inside.db)
             if {*charsets, inside.charset} != {CHARSET}:

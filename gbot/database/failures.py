@@ -19,20 +19,25 @@ from gbot.errors import (
     DatabaseDown,
     DatabaseError,
     DatabaseMistake,
+    DatabaseRefused,
     Deadlock,
     DuplicateKey,
 )
 
 NO_SUCH_THREAD: Final = 1094
 TLS_REFUSED: Final = 2026
-REFUSALS: Final = {1044, 1045, 1049, 1130, 1251, 1698, 1862, 1873, 3118, 3159, 4151}  # this user or database: not here
+NOT_WITHOUT_TLS: Final = {1045, 3159}  # some servers say no more than the first one, as they do of a wrong password
+REFUSALS: Final = {1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 1873, 3118, 3159, 4151}  # this user, or database
+_PASSWORD_EXPIRED: Final = 1820  # MariaDB lets its user in, and refuses all statements
 
 _DUPLICATES: Final = {1022, 1062, 1169, 1586}
 _DEADLOCKS: Final = {
     1020: "a row has been changed since it was read",
     1205: "it waited too long for a lock that another transaction holds",
     1213: "undone, because transactions waited for each other's locks",  # or, with Galera, for another node's
+    3058: "it would have waited for ever for a lock of GET_LOCK()",
     3101: "undone, because of a conflict with another member of the group",
+    3572: "another transaction holds a lock, for which NOWAIT does not wait",
 }
 # Server errors that say something about the server and nothing about the statement. All of the client's (2000-2999)
 # are about the connection.
@@ -40,8 +45,9 @@ _DOWN: Final = {
     *(1021, 1026, 1030, 1037, 1038, 1041, 1114),  # no disk or memory left, or it cannot write
     *(1040, 1203, 1226),  # too many connections
     *(1043, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184),  # starting, stopping, or the network
-    *(1180, 1181),  # it could not commit, or not roll back
+    *(1180, 1181, 3100),  # it could not commit, or not roll back
     1792,  # the transaction is read-only
+    3032,  # it is in its offline mode, in which only admins are let in
     *(1317, 1927, 1969, 3024, 3168, 3169, 4031),  # statement or connection killed
 }
 # Of these, the ones after which the server may have executed it all the same: it was stopping, or the network failed.
@@ -52,7 +58,13 @@ _OPTION_PREVENTS: Final = 1290  # read-only; or an option that will be there tom
 _NOT_NOW_S: Final = 1.0
 _PARSE_ERROR: Final = 1064
 
-_NAMES: Final = {code: name for name, code in vars(ER).items() if isinstance(code, int)}
+_NAMES: Final = {
+    **{code: name for name, code in vars(ER).items() if isinstance(code, int)},
+    # MySQL's that PyMySQL has no names for.
+    3058: "USER_LOCK_DEADLOCK",
+    3572: "LOCK_NOWAIT",
+    3819: "CHECK_CONSTRAINT_VIOLATED",
+}
 # What a message names, as MariaDB and MySQL word it in English. Where it quotes a value too, only what follows it up to
 # the end is looked at: a value that looks like the rest of a message is not at its end.
 _COLUMN_AT_END: Final = r"for column (?:'([^']+)'|`[^`]+`\.`[^`]+`\.`([^`]+)`) at row \d+\Z"
@@ -109,6 +121,8 @@ def failure_of(error: pymysql.MySQLError, sql: str, *, with_values: bool = True)
         return Deadlock(f"{_title(code, _DEADLOCKS[code])} for: {sql}")
     if code in _NOT_NOW or (code == _OPTION_PREVENTS and re.search("read[-_]only", reason_of(error))):
         return NotReady(reason_of(error), _NOT_NOW_S)
+    if code == _PASSWORD_EXPIRED:
+        return DatabaseRefused(f"{reason_of(error)}: {sql}")
     if code in _DOWN or 2000 <= code < 3000 or (code == 0 and not isinstance(error, pymysql.ProgrammingError)):
         return DatabaseDown(f"{reason_of(error)}{_uncertain(error)}: {sql}")
     if code == 0:  # PyMySQL itself, which has not sent it

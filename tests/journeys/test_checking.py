@@ -322,7 +322,7 @@ def test_a_database_that_lets_nobody_in_fails(check: Callable[..., Program], mys
     stranger = f"mysql://stranger:{CANARY}@{parts.hostname}:{parts.port}/mysql"
     checks = lines_of(check(GBOT_DB=stranger, GBOT_INBOX=stranger))
     assert "does not let gbot in" in checks["database"]["found"]
-    assert checks["database"]["advice"].startswith("see to user, password and database in GBOT_DB")
+    assert checks["database"]["advice"].startswith("see to user, password, database and ?tls= in GBOT_DB")
     assert "does not let gbot in" in checks["inbox"]["found"]
     assert states(checks, "database", "inbox", "clock") == ["fail", "fail", "skip"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -338,6 +339,23 @@ def test_nothing_is_lost_when_it_goes_away_for_a_while_and_no_attempt_is_used_up
     assert {record.attempts for record in later} == {0}
     served.wait_for_line("can be made again")
     assert served.stop() == 0
+
+
+@pytest.mark.skipif("GBOT_TEST_MYSQLD" not in os.environ, reason="MariaDB has no offline mode")
+def test_what_needs_a_server_that_is_offline_is_put_off_and_no_attempt_is_used_up(serve: Serve, own: MariaDb) -> None:
+    admin = Admin(own)
+    served = serve(ASKING, "--attempts-max", "1", "--db-warm", "5", environ={"GBOT_DB": admin.url})
+    eventually(lambda: len(admin.sessions()) == 5)
+    admin.ask("SET GLOBAL offline_mode = ON")
+    served.wait_for_line("No connection to mysql://.*: 3032 The server is currently in offline mode")
+    assert post_plain(served.address, ",".join(f"write {number}" for number in range(20))).status == 200
+    checked = gbot("check", ASKING, "--port", "0", "--json", environ={"GBOT_DB": admin.url})
+    [database] = [line for line in json.loads("".join(checked.stdout))["checks"] if line["name"] == "database"]
+    assert database["advice"].startswith("wait until its admin has it online again")
+    admin.ask("SET GLOBAL offline_mode = OFF")
+    eventually(lambda: admin.written() == list(range(20)))
+    assert served.stop() == 0
+    assert not [line for line in served.stderr if " ERROR " in line]
 
 
 # ---- what goes wrong in a handler
