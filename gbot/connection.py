@@ -28,6 +28,7 @@ import gevent.ssl
 from gevent import Greenlet
 
 from gbot.http_parser import Bounds, RequestError, RequestParser, State
+from gbot.turns import Turn
 from gbot.wsgi import ClientGone, Environ, Exchange, WsgiApp, plain_response, request_environ
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECEIVE_BYTES = 64 * 1024
-TURNS_MAX = 32  # requests or receives of one connection before the others get their turn
-TURN_BYTES = 8 * 1024  # so many received bytes count as one turn more
 READABLE = 1  # libev's EV_READ
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NEVER = float("inf")
@@ -100,7 +99,7 @@ class Connection:
         "_sending",
         "_site",
         "_sock",
-        "_turns",
+        "_turn",
         "deadline",
         "expired",
         "greenlet",
@@ -116,7 +115,7 @@ class Connection:
         self._readable: _IoWatcher | None = None  # not for TLS
         self._sending = False
         self._held = 0  # bytes of an unfinished request, as accounted with the server
-        self._turns = 0
+        self._turn = Turn()
         self.deadline = time.monotonic() + site.settings.timeouts.head_s
         self.expired = False
         self.greenlet = Greenlet(self.serve)
@@ -185,7 +184,6 @@ class Connection:
             if not data:
                 self._end_of_input()
                 return
-            self._take_turns(len(data))
             state = parser.state
             refusal = None
             try:
@@ -209,6 +207,8 @@ class Connection:
         """
         if self._readable is not None:
             self._site.hub.wait(self._readable)
+        else:
+            self._turn.take()
         return self._sock.recv(RECEIVE_BYTES)
 
     def _account(self) -> RequestError | None:
@@ -220,13 +220,6 @@ class Connection:
         if grown > 0 and site.unfinished_bytes > site.settings.unfinished_bytes_max:
             return RequestError(503, "too_much_unfinished", "Too much is being received at once; try again.")
         return None
-
-    def _take_turns(self, received_bytes: int = 0) -> None:
-        """Let others run now and then: a client that always has input ready would never make this greenlet wait."""
-        self._turns += 1 + received_bytes // TURN_BYTES
-        if self._turns >= TURNS_MAX:
-            self._turns = 0
-            gevent.sleep(0)
 
     def _set_deadline(self, before: State) -> None:
         """What the client has to do next, and until when."""
@@ -251,7 +244,6 @@ class Connection:
         site = self._site
         request = self._parser.requests.popleft()
         site.requests += 1
-        self._take_turns()
         self.deadline = NEVER  # the application's time is not the client's
         try:
             environ = request_environ(self._environ, request)
@@ -276,6 +268,7 @@ class Connection:
             sent = self._sock.send(data)
             if sent < len(data):
                 self._sock.sendall(data[sent:])
+            self._turn.take()  # who has sent many requests, and takes every response at once, makes nobody wait
         except OSError as error:
             raise ClientGone(str(error)) from error
         finally:
@@ -297,11 +290,8 @@ class Connection:
         if isinstance(self._sock, gevent.ssl.SSLSocket):
             self._notify_close(self._sock)
         self._shut(stdlib_socket.SHUT_WR)
-        while not self.expired:
-            data = self._sock.recv(RECEIVE_BYTES)
-            if not data:
-                break
-            self._take_turns(len(data))
+        while not self.expired and self._sock.recv(RECEIVE_BYTES):
+            self._turn.take()  # after reading: what is unread at the end cuts off a client that goes on sending
 
     def _notify_close(self, sock: gevent.ssl.SSLSocket) -> None:
         """Send TLS's close_notify, without which the client cannot tell the end from a cut; wait for nothing."""

@@ -31,12 +31,12 @@ import gevent.socket
 from gevent import Greenlet
 
 from gbot.connection import Connection, HttpSettings, Site
+from gbot.turns import Turn
 from gbot.wsgi import Environ, WsgiApp, base_environ
 
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 0.5
-ACCEPTS_MAX = 32  # before the connections get their turn
 ACCEPT_PAUSE_S = 0.1  # how long accepting rests when the machine has no descriptor or memory for a new connection
 ACCEPT_LOG_INTERVAL_S = 10.0  # between two log lines about that
 KILL_TIMEOUT_S = 1.0  # for an application's own clean-up when its request is cut at the end of a drain
@@ -124,7 +124,7 @@ class Server:
     def _accept(self, listener: gevent.socket.socket) -> None:
         environ = listener_environ(listener, "https" if self._site.tls else "http")
         listener.settimeout(0)  # waiting in wait_read instead keeps an idle listener from holding a place
-        turns = 0
+        turn = Turn()
         while True:
             self._room.acquire()
             try:
@@ -137,9 +137,7 @@ class Server:
             connection = Connection(self._site, sock, peer, environ)
             self._connections.add(connection)
             connection.greenlet.start()
-            turns += 1
-            if turns % ACCEPTS_MAX == 0:
-                gevent.sleep(0)
+            turn.take()
 
     def _wait_to_accept(self, listener: gevent.socket.socket, error: OSError) -> None:
         if isinstance(error, BlockingIOError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import resource
@@ -29,7 +30,8 @@ from gbot.http_parser import Bounds, Request, RequestParser
 from gbot.httpd import Server
 from gbot.wsgi import Environ, Exchange, WsgiApp
 from tests.hostile import BOUNDS, CLOSED, REFUSED, SERVED, Hostile
-from tests.wire import Client, Response, Serving, eventually
+from tests.rig import burn
+from tests.wire import DEADLINE_S, Client, Response, Serving, eventually
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: bot.example\r\n\r\n"
 HEAD = b"HEAD /a HTTP/1.1\r\nHost: bot.example\r\n\r\n"
@@ -517,6 +519,94 @@ def test_413_in_chunks_too(serve: Serve) -> None:
         assert client.response().status == 413
         assert client.rest() == b""
         assert sender.get() == len(raw)
+
+
+OTHER = b"GET /other HTTP/1.1\r\nHost: bot.example\r\n\r\n"
+MANY = 40  # fewer than the times that gevent.sleep(0) may return before gevent looks at its timers and sockets
+
+
+def work(served: list[str], begun: Callable[[], None]) -> WsgiApp:
+    """An application where each piece of work takes longer than a turn, and which notes what it has done."""
+
+    def pieces(count: int) -> Iterator[bytes]:
+        for _ in range(count):
+            if not served:
+                begun()
+            burn(0.002)
+            served.append("work")
+            yield b"a"
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        if environ["PATH_INFO"] == "/other":
+            served.append("other")
+            return [b""]
+        return pieces(MANY) if environ["PATH_INFO"] == "/stream" else list(pieces(1))
+
+    return app
+
+
+@pytest.mark.parametrize(
+    "raw", [GET * MANY, b"GET /stream HTTP/1.1\r\nHost: bot.example\r\n\r\n"], ids=["pipeline", "stream"]
+)
+@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
+def test_a_client_that_makes_nobody_wait_stops_nobody(
+    raw: bytes, with_tls: bool, serve: Serve, certificate: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """What it wants is there from the begin, and it has room for all that is answered."""
+    served: list[str] = []
+
+    def begun() -> None:
+        other.send(OTHER)
+        gevent.spawn_later(0.001, served.append, "timer")
+
+    server_tls, client_tls = certificate if with_tls else (None, None)
+    serving = serve(work(served, begun), tls=server_tls)
+    with serving.client(client_tls) as client, serving.client(client_tls) as other:
+        other.send(OTHER)
+        assert other.response().status == 200  # and its greenlet waits for more
+        served.clear()
+        client.send(raw)
+        eventually(lambda: served.count("work") == MANY)
+    assert served.index("other") <= 5
+    assert served.index("timer") <= 5
+
+
+def between(value: Callable[[], int], few: int, enough: int) -> set[int]:
+    """What it was whenever others could run, when it was more than few, until it was enough."""
+    found = set()
+    with gevent.Timeout(DEADLINE_S):
+        while value() < enough:
+            found.add(value())
+            gevent.sleep(0.0001)
+    return {one for one in found if one > few}
+
+
+def test_tls_records_that_are_all_there_let_others_run(
+    serve: Serve, certificate: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    server_tls, client_tls = certificate
+    serving = serve(tls=server_tls)
+    with serving.client(client_tls) as client:
+        client.send(POST + b"Content-Length: 500000\r\n\r\n")
+        eventually(lambda: serving.server.statistics().unfinished_bytes > 0)
+        client.sock.settimeout(0)
+        sent = 0
+        with contextlib.suppress(OSError):  # the kernel takes no more
+            while sent < 450_000:
+                sent += client.sock.send(bytes(100))
+        assert sent > 100_000
+        assert between(lambda: serving.server.statistics().unfinished_bytes, 1000, sent)
+
+
+def test_clients_that_come_all_at_once_let_others_run(serve: Serve) -> None:
+    serving = serve()
+    clients = [stdlib_socket.create_connection(serving.address) for _ in range(300)]  # the hub does not run meanwhile
+    try:
+        assert between(lambda: serving.server.statistics().accepted, 0, len(clients))
+    finally:
+        for client in clients:
+            client.close()
 
 
 FLOOD = """

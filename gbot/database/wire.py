@@ -1,6 +1,7 @@
 """PyMySQL's own connection, with what is changed in it.
 
-It is for one greenlet at a time, sends faster, writes values as ``values`` does, and reads dates faster.
+It is for one greenlet at a time, sends faster, writes values as ``values`` does, reads dates faster, and lets others
+run while it reads.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
+import io
 import socket
 from typing import Any, Final
 
@@ -17,8 +19,10 @@ from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions, convert_datetime
 
 from gbot.database.values import Unsendable, literal
+from gbot.turns import Turn
 
 SHARED: Final = "two greenlets use one connection or transaction at the same time: give each its own"
+READ_BYTES: Final = 8 * 1024  # at once; each connection has so much memory for them
 OVER: Final = "the with statement that this connection was lent to has ended"
 
 
@@ -35,6 +39,26 @@ CONVERSIONS: Final[dict[Any, Any]] = {
     FIELD_TYPE.DATETIME: _datetime,
     FIELD_TYPE.TIMESTAMP: _datetime,
 }
+
+
+class Incoming(io.RawIOBase):
+    """What the server sends. PyMySQL reads a result to its end: a large one from a fast server would stop all others.
+
+    The same goes for many small answers of a server so near that they are there at once.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._turn = Turn()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._turn.take()
+        return self._sock.recv_into(buffer)  # type: ignore[no-any-return]
+
+
 _PyMySql: Any = pymysql.Connection  # what is overridden is not in its types
 
 
@@ -47,6 +71,11 @@ class Wire(_PyMySql):  # type: ignore[misc]
     _sock: Any
     _rfile: Any
     _asker: greenlet | None = None  # who waits for an answer
+
+    def connect(self, sock: Any = None) -> None:
+        super().connect(sock)
+        self._rfile.close()
+        self._rfile = io.BufferedReader(Incoming(self._sock), READ_BYTES)
 
     def moved(self) -> Wire:
         """The same connection as another object. This one is over, whoever has kept it."""
@@ -91,8 +120,10 @@ class Wire(_PyMySql):  # type: ignore[misc]
         sent = 0
         try:
             if self._write_timeout is None:
-                with contextlib.suppress(OSError):  # it fails again below, in PyMySQL's words
+                try:
                     sent = self._sock.send(data)
+                except OSError:
+                    sent = 0  # it fails again below, in PyMySQL's words
             if sent < len(data):
                 super()._write_bytes(data[sent:])
         except BaseException:  # half a packet, after which the server takes nothing else for what it is

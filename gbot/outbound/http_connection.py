@@ -32,6 +32,7 @@ from gbot.outbound.http_answer import HEAD_BYTES_MAX, AnswerError, AnswerParser
 from gbot.outbound.lookup import Lookup
 from gbot.outbound.route import Route
 from gbot.platform import ApiRequest
+from gbot.turns import Turn
 
 RECEIVE_BYTES = 64 * 1024
 READABLE = 1  # libev's EV_READ
@@ -59,7 +60,7 @@ def request_bytes(route: Route, request: ApiRequest) -> bytes:
 class Connection:
     """One connection. Whoever uses it must close it after an exception, whichever it was."""
 
-    __slots__ = ("_expired", "_hub", "_readable", "_route", "_sock", "_timer", "idle_until", "reusable")
+    __slots__ = ("_expired", "_hub", "_readable", "_route", "_sock", "_timer", "_turn", "idle_until", "reusable")
 
     def __init__(self, route: Route, hub: Hub, sock: gevent.socket.socket, read_timeout_s: float) -> None:
         self._route = route
@@ -68,6 +69,7 @@ class Connection:
         self._readable = hub.loop.io(sock.fileno(), READABLE)
         self._timer = hub.loop.timer(read_timeout_s, read_timeout_s)
         self._expired = False
+        self._turn = Turn()
         self.reusable = True
         self.idle_until = 0.0  # set while it is idle: then it is too old to be used again
 
@@ -150,6 +152,7 @@ class Connection:
             self.reusable = False
 
     def _receive(self, answer: AnswerParser) -> None:
+        self._turn.take()  # a fast server would never make this greenlet wait, and its timer never expire
         try:
             answer.feed(self._sock.recv(RECEIVE_BYTES))
             return

@@ -45,7 +45,6 @@ IDLE_S = 60.0
 SWEEP_S = 5.0
 ANSWER_BODY_BYTES_MAX = 1024 * 1024
 ANSWER_BYTES_MAX = ANSWER_BODY_BYTES_MAX + HEAD_BYTES_MAX
-TURN_PARTS = 16  # of a download, before the others get their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +169,7 @@ class Download:
 
     def __iter__(self) -> Iterator[bytes]:
         """The parts, at most 64 KiB each. Raises ResultUnknown when the rest does not come."""
-        parts = 0
         while part := self._next_part():
-            parts += 1
-            if parts % TURN_PARTS == 0:
-                gevent.sleep(0)  # a fast server would never make this greenlet wait
             yield part
 
     def read_all(self, bytes_max: int) -> bytes:

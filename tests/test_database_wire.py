@@ -1,0 +1,132 @@
+"""Reading what a database answers, while others want to run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import gevent
+import pytest
+from pymysql.cursors import SSCursor
+
+from gbot.database.address import parse
+from gbot.database.connection import Connection
+from gbot.database.connector import Connector
+from gbot.errors import DatabaseDown
+from tests.database_rig import outcome, patched
+from tests.rig import wait_until
+
+DIGITS: Final = " UNION ALL ".join(f"SELECT {digit}{' AS n' * (digit == 0)}" for digit in range(10))
+ROWS: Final = 300_000
+# So many that reading them takes ten times as long as a turn, however fast the machine.
+LARGE: Final = (
+    f"SELECT a.n, b.n, c.n, d.n, e.n, f.n, NOW(), 'some text' FROM ({DIGITS}) a, ({DIGITS}) b, ({DIGITS}) c,"
+    f" ({DIGITS}) d, ({DIGITS}) e, ({DIGITS}) f WHERE f.n < 3"
+)
+OFTEN: Final = 30
+
+
+class Other:
+    """A greenlet that wants to run every millisecond, and counts how often it could."""
+
+    def __init__(self) -> None:
+        self.ran = 0
+        self.greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(0.001)
+            self.ran += 1
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    connection = Connector(parse(url)).connect(None)
+    yield connection
+    connection.close()
+
+
+@contextmanager
+def another() -> Iterator[Other]:
+    other = Other()
+    yield other
+    other.greenlet.kill()
+
+
+@patched
+def test_others_run_while_a_large_result_is_read(mysql_url: str) -> None:
+    with connected(mysql_url) as connection, another() as other:
+        rows = connection.rows(LARGE)
+        assert other.ran >= OFTEN
+    assert len(rows) == ROWS
+
+
+@patched
+def test_others_run_while_rows_are_read_one_by_one(mysql_url: str) -> None:
+    with connected(mysql_url) as connection, another() as other:
+        cursor: Any = connection.lend().cursor(SSCursor)
+        cursor.execute(LARGE)
+        count = 0
+        while cursor.fetchone() is not None:
+            count += 1
+        assert other.ran >= OFTEN
+        cursor.close()
+    assert count == ROWS
+
+
+@patched
+def test_others_run_while_the_rest_of_a_result_is_passed_over(mysql_url: str) -> None:
+    with connected(mysql_url) as connection, another() as other:
+        cursor: Any = connection.lend().cursor(SSCursor)
+        cursor.execute(LARGE)
+        cursor.close()
+        assert other.ran >= OFTEN
+        connection.take_back()
+        assert connection.rows("SELECT 1") == [(1,)]
+
+
+def reading(url: str) -> tuple[Connection, gevent.Greenlet[..., object]]:
+    """A connection, and a greenlet that is in the middle of a large result."""
+    connection = Connector(parse(url)).connect(None)
+    inside: Any = connection.raw
+    reader = gevent.spawn(outcome, connection.rows, LARGE)
+    wait_until(lambda: inside._result is None and inside._next_seq_id > 10)
+    assert not reader.dead
+    return connection, reader
+
+
+@patched
+def test_who_has_no_more_time_for_a_large_result_takes_its_connection_along(mysql_url: str) -> None:
+    connection = Connector(parse(mysql_url)).connect(None)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+        connection.rows(LARGE)
+    assert (connection.is_open, connection.was_cut) == (False, True)
+
+
+@patched
+def test_who_is_killed_within_a_large_result_takes_its_connection_along(mysql_url: str) -> None:
+    connection, reader = reading(mysql_url)
+    reader.kill()
+    assert isinstance(reader.value, gevent.GreenletExit)
+    assert (connection.is_open, connection.was_cut) == (False, True)
+
+
+@patched
+def test_a_connection_that_is_closed_within_a_large_result_ends_it(mysql_url: str) -> None:
+    connection, reader = reading(mysql_url)
+    number = connection.raw._sock.fileno()  # type: ignore[attr-defined]
+    connection.close()
+    reader.join(10)
+    assert isinstance(reader.value, DatabaseDown)
+    assert connection.was_cut
+
+    def is_closed() -> bool:
+        try:
+            os.fstat(number)
+        except OSError:
+            return True
+        return False
+
+    wait_until(is_closed)
