@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
+from pymysql.cursors import DictCursor
 
 from gbot.database.address import parse
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
+from gbot.database.values import filled_in
 from gbot.directory import Change, ProfileSeen, StateChange, UserForgotten, UserGone
 from gbot.errors import DatabaseMistake, StartError
 from gbot.event import Conversation, Event
@@ -26,8 +28,10 @@ from gbot.inboxes import mysql as module
 from gbot.inboxes.mysql import MySqlStore
 from gbot.inboxes.store import ERROR_CHARS_MAX, LifeEnded, Place, Policy, StoreDown, Turned, Work
 from gbot.user import Profile
+from tests.database_rig import anew
 from tests.journeys.mariadb import MariaDb
 from tests.journeys.processes import eventually, free_port
+from tests.journeys.stage import new_database
 
 NOW_MS: Final = 1_000_000_000_000
 STRICT: Final = Policy(strict=True, dedup_window_ms=1000, keep_done_ms=0)
@@ -84,6 +88,23 @@ def make_store(unopened: MakeStore) -> MakeStore:
         return store
 
     return make
+
+
+MakeServer = Callable[..., MariaDb]
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[MakeServer]:
+    """Makes a server of a test's own, with options."""
+    made: list[MariaDb] = []
+
+    def make(*options: str) -> MariaDb:
+        made.append(MariaDb(tmp_path, *options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
 
 
 @pytest.fixture
@@ -262,14 +283,56 @@ def test_an_address_that_is_none_is_refused_without_the_password() -> None:
 
 def test_a_user_who_may_not_make_tables_is_told_so(url: str, admin: Connection) -> None:
     name = url.rpartition("/")[2]
-    admin.execute(f"CREATE OR REPLACE USER gbot_reader@'%%' IDENTIFIED BY '{SECRET}'")
-    admin.execute(f"GRANT SELECT ON {name}.* TO gbot_reader@'%%'")
+    anew(admin, "USER", "gbot_reader", f"IDENTIFIED BY '{SECRET}'")
+    admin.execute(f"GRANT SELECT ON {name}.* TO gbot_reader")
     store = MySqlStore(f"mysql://gbot_reader:{SECRET}@{url.rpartition('@')[2]}", STRICT)
     with pytest.raises(StartError, match="not allowed") as caught:
         store.migrate()
     store.close()
     assert SECRET not in str(caught.value)
-    admin.execute("DROP USER gbot_reader@'%%'")
+    admin.execute("DROP USER gbot_reader")
+
+
+def open_transactions(connection: Connection) -> int:
+    found: int = connection.rows("SELECT COUNT(*) FROM information_schema.INNODB_TRX")[0][0]
+    return found
+
+
+def test_what_the_server_has_for_defaults_does_not_matter(make_server: MakeServer) -> None:
+    strange = ("--autocommit=OFF", "--completion-type=CHAIN", "--transaction-isolation=SERIALIZABLE", "--sql-mode=ANSI")
+    keys = ("--loose-sql-require-primary-key", "--loose-innodb-force-primary-key")  # MySQL's, MariaDB's
+    server = make_server(*strange, *keys, "--loose-sql-generate-invisible-primary-key")
+    url = new_database(server, "gbot_strange")
+    one, two = (MySqlStore(url, STRICT, 0.0) for _ in range(2))
+    watcher = Connector(parse(server.url)).connect()
+    one.open()
+    life, other = one.enlist(), two.enlist()
+    [entry] = run(one, life, event_of("a", of="u", id="a"))
+    steps: list[Callable[[], object]] = [
+        lambda: one.look(life),
+        lambda: one.change("UPDATE {workers} SET held = held WHERE life = ?", (life,)),
+        lambda: one.tidy(life, NOW_MS),
+        lambda: one.orphans(life, [entry.number]),
+        lambda: one.states(["line user u"], NOW_MS),
+        lambda: put(two, other, event_of("b", of="u", id="b")),
+        lambda: put(two, other, event_of("a", of="u", id="a")),
+        lambda: settle(one, life, DONE, entry),
+        lambda: settle(two, other, Outcome(State.DEAD, "\\'\""), *claim(two, other)),
+    ]
+    for step in steps:
+        step()
+        assert open_transactions(watcher) == 0
+    assert one.rows("SELECT error FROM {ended}", ()) == [("\\'\"",)]
+    for connection in (one, two, watcher):
+        connection.close()
+
+
+def test_a_log_of_statements_is_refused(make_server: MakeServer, tmp_path: Path) -> None:
+    server = make_server(f"--log-bin={tmp_path / 'log-bin'}", "--server-id=1", "--binlog-format=STATEMENT")
+    store = MySqlStore(server.url, STRICT)
+    with pytest.raises(StartError, match="binlog_format=STATEMENT"):
+        store.migrate()
+    store.close()
 
 
 # What is stored is what was given.
@@ -370,7 +433,7 @@ def test_a_deadlock_is_done_again(store: MySqlStore, other: Connection, admin: C
 def test_trying_again_comes_to_an_end(store: MySqlStore, other: Connection) -> None:
     life = store.enlist()
     [entry] = run(store, life, event_of("a"))
-    store.change("SET SESSION innodb_lock_wait_timeout = 0", ())
+    store.change("SET SESSION innodb_lock_wait_timeout = 1", ())
     other.execute("START TRANSACTION")
     other.execute("UPDATE gbot_entries SET rescues = 1 WHERE number = %s", (entry.number,))
     with pytest.raises(StoreDown):
@@ -418,8 +481,8 @@ def test_wrong_sql_is_not_taken_for_an_outage(store: MySqlStore) -> None:
     assert count(store) == 0
 
 
-def test_a_server_that_dies_comes_back_with_everything(tmp_path: Path) -> None:
-    server = MariaDb(tmp_path)
+def test_a_server_that_dies_comes_back_with_everything(make_server: MakeServer) -> None:
+    server = make_server()
     store = MySqlStore(server.url, STRICT)
     try:
         store.migrate()
@@ -438,7 +501,6 @@ def test_a_server_that_dies_comes_back_with_everything(tmp_path: Path) -> None:
         assert run(store, life, event_of("c"))[0].number > entry.number + 1
     finally:
         store.close()
-        server.kill()
 
 
 # Lives.
@@ -464,7 +526,7 @@ def test_looks_and_turns_are_beats(store: MySqlStore) -> None:
 def test_looking_and_the_fence_do_not_wait_for_locks_of_others(store: MySqlStore, other: Connection) -> None:
     mine, theirs = store.enlist(), store.enlist()
     put(store, mine, event_of("a"))
-    store.change("SET SESSION innodb_lock_wait_timeout = 0", ())
+    store.change("SET SESSION innodb_lock_wait_timeout = 1", ())
     other.execute("START TRANSACTION")
     for table in ("entries", "seen", "ended"):
         other.rows(f"SELECT * FROM gbot_{table} FOR UPDATE")
@@ -633,17 +695,25 @@ def test_a_row_that_no_query_would_find_is_refused(store: MySqlStore) -> None:
 BACKLOG: Final = 40_000
 
 
-@pytest.fixture
-def backlog(store: MySqlStore) -> tuple[MySqlStore, int]:
-    """Ready entries, ones of one conversation, ended ones and seen ids; a store and its life."""
+class Backlog(NamedTuple):
+    """A store that many entries wait in, the life that put them there, and where it is."""
+
+    store: MySqlStore
+    life: int
+    url: str
+
+
+def fill(store: MySqlStore) -> int:
+    """Ready entries, ones of one conversation, waiting and ended ones, seen ids, users, states; returns a life."""
     life = store.enlist()
     tens = "(SELECT slot FROM {slots} LIMIT 10) AS s, {slots} AS t"
     assert BACKLOG <= 10 * mysql_schema.SLOTS
-    for state, key, event in ((0, None, '\'{"platform":"line","kind":"x","raw":{}}\''), (3, b"line user hot", "'[]'")):
+    event = '{"platform":"line","kind":"x","raw":{}}'
+    for state, due_ms, key in ((0, None, None), (3, None, b"line user hot"), (2, 2 * NOW_MS, b"line user slow")):
         store.change(
-            "INSERT INTO {entries} (state, conversation, received_ms, event)"
-            f" SELECT ?, ?, 0, {event} FROM {tens} LIMIT {BACKLOG}".replace('{"', '{"'),
-            (state, key),
+            "INSERT INTO {entries} (state, due_ms, conversation, received_ms, event)"
+            f" SELECT ?, ?, ?, 0, ? FROM {tens} LIMIT {BACKLOG}",
+            (state, due_ms, key, event),
         )
     ended = "INSERT INTO {ended} (number, state, received_ms, ended_ms, event) SELECT"
     store.change(f"{ended} 100000000 + s.slot * 10000 + t.slot, 4, 0, {2 * NOW_MS}, '' FROM {tens}", ())
@@ -653,7 +723,34 @@ def backlog(store: MySqlStore) -> tuple[MySqlStore, int]:
     store.change(f"{users} 'x', CONCAT(s.slot, '.', t.slot), s.slot = 0, 1, 1 FROM {tens}", ())
     states = "INSERT INTO {states} (conversation, expires_ms, document) SELECT"
     store.change(f"{states} CONCAT(s.slot, '.', t.slot), {10**15}, '1' FROM {tens}", ())
-    return store, life
+    return life
+
+
+@pytest.fixture(params=["as_counted", "stale"])
+def backlog(request: pytest.FixtureRequest) -> Iterator[Backlog]:
+    """A long backlog, with the statistics that the server has made of it, or with those of empty tables."""
+    if request.param == "as_counted":
+        store = request.getfixturevalue("store")
+        yield Backlog(store, fill(store), request.getfixturevalue("url"))
+    else:
+        yield from backlog_with_stale_statistics(request.getfixturevalue("make_server"))
+
+
+def backlog_with_stale_statistics(make_server: MakeServer) -> Iterator[Backlog]:
+    """On a server that was started anew: what it counted meanwhile is forgotten, and it does not count by itself."""
+    server = make_server("--innodb-stats-auto-recalc=OFF")
+    url = new_database(server, "gbot_stale")
+    store = MySqlStore(url, STRICT, 0.0)
+    life = fill(store)
+    store.close()
+    server.stop()
+    server.start()
+    stale = "SELECT n_rows FROM mysql.innodb_table_stats WHERE table_name IN ('gbot_entries', 'gbot_slots')"
+    assert store.rows(stale, ()) == [(0,), (0,)]
+    for table in ("entries", "ended", "seen", "workers", "slots", "users", "states"):
+        store.rows(f"SELECT 1 FROM {{{table}}} LIMIT 1", ())  # the first use of a table reads what it is
+    yield Backlog(store, life, url)
+    store.close()
 
 
 def rows_read(store: MySqlStore, do: Callable[[], object]) -> int:
@@ -670,21 +767,45 @@ def rows_read(store: MySqlStore, do: Callable[[], object]) -> int:
     return total() - before - between
 
 
-def test_a_backlog_slows_nothing(backlog: tuple[MySqlStore, int]) -> None:
-    store, life = backlog
-    entries = run(store, life, *(event_of(str(i), of=f"u{i}", id=str(i)) for i in range(10)))
-    assert len(entries) == 10
+def changes_of(ids: Sequence[str], document: str | None) -> list[Change]:
+    """A state for each of these rooms, and word of these users; without a document the end of all of these."""
+    changes: list[Change] = [StateChange("line", Conversation("room", id), document, 10**15) for id in ids]
+    return changes + [UserGone("line", id, True, 1) if document else UserForgotten("line", id) for id in ids]
+
+
+def save(store: MySqlStore, life: int, document: str | None) -> None:
+    changes = changes_of([str(number) for number in range(20)], document)
+    store.turn(life, Work(NOW_MS, [], [], 0, 0, changes=changes))
+
+
+def test_a_backlog_slows_nothing(backlog: Backlog) -> None:
+    store, life, _ = backlog
+    entries = run(store, life, *(event_of(str(i), of=f"u{i}", id=str(i)) for i in range(20)))
+    assert len(entries) == 20
+    hot, far_ms = event_of("b", of="hot"), 2 * 10**15
+    new = [event_of(str(i), of=f"n{i}", id=f"n{i}") for i in range(50)]
+    retry, dead, released = Outcome(State.RETRY), Outcome(State.DEAD), Outcome(State.RELEASED)
     steps: list[tuple[str, Callable[[], object], int]] = [
         ("look", lambda: store.look(life), 40),
-        ("put", lambda: put(store, life, event_of("a", of="a", id="a"), event_of("b", of="hot"), run_max=9), 60),
+        ("tidy", lambda: store.tidy(life, NOW_MS), 1200),  # a part of the ids is looked at
+        ("put", lambda: put(store, life, event_of("a", of="a", id="a"), hot, run_max=9), 60),
+        ("put many", lambda: put(store, life, *new), 800),
+        ("put again", lambda: put(store, life, *new), 800),
+        ("put much later", lambda: put(store, life, *new, now_ms=NOW_MS + 1001), 900),
         ("claim", lambda: claim(store, life, 10), 80),
-        ("settle", lambda: settle(store, life, Outcome(State.RETRY), *entries[:5]), 120),
-        ("settle", lambda: settle(store, life, DONE, *entries[5:]), 120),
-        ("due", lambda: store.tidy(life, NOW_MS), 1500),  # a part of the ids is looked at
+        ("claim many", lambda: claim(store, life, 100), 500),
+        ("settle", lambda: settle(store, life, retry, *entries[:5]), 120),
+        ("settle", lambda: settle(store, life, dead, *entries[5:10]), 120),
+        ("settle", lambda: settle(store, life, released, *entries[10:15]), 120),
+        ("settle", lambda: settle(store, life, DONE, *entries[15:]), 120),
+        ("due", lambda: store.tidy(life, NOW_MS), 1500),
         ("promote", lambda: store.promote(["line user hot"]), 30),
-        ("orphans", lambda: store.orphans(life, []), 300),
+        ("orphans", lambda: store.orphans(life, []), 900),
+        ("save", lambda: save(store, life, "1"), 10),
+        ("remove", lambda: save(store, life, None), 150),
         ("states", lambda: store.states([f"0.{n}" for n in range(10)], NOW_MS), 30),
         ("users", lambda: store.users([("x", f"0.{n}") for n in range(10)]), 40),
+        ("purge", lambda: store.tidy(life, far_ms), 8000),  # a thousand of each
     ]
     for name, do, rows_max in steps:
         assert rows_read(store, do) <= rows_max, name
@@ -709,21 +830,29 @@ PLANS: Final[list[tuple[str, Sequence[object]]]] = [
     (module.words_of(desk_users.GONE), ("x", "0.1", 100)),
     (module.words_of(desk_users.ENTRIES), ("u", 1)),
     (module.words_of(desk_users.ENDED), ("u", 1)),
+    (mysql_tables.LOCK, ([1, 2, 3],)),
     (mysql_tables.survey_sql(2), (0, b"line user hot", 1, b"line user cold")),
-    ("DELETE FROM gbot_entries WHERE number IN %s AND claim = 1", ([1, 2, 3],)),
+    (f"{mysql_tables.DELETE_ENTRIES} AND claim = 1", ([1, 2, 3],)),
     (f"{mysql_tables.BACK} WHERE number IN %s AND claim = 1", ([1, 2, 3],)),
+    (mysql_turn.CLAIMED, ([1, 2, 3],)),
+    (mysql_turn.SEEN, (b"x", [b"0.1", b"0.2"])),
 ]
 
 
-def test_no_plan_scans_or_sorts(backlog: tuple[MySqlStore, int], other: Connection) -> None:
+def test_no_plan_scans_or_sorts(backlog: Backlog) -> None:
+    connection = Connector(parse(backlog.url)).connect()
     for sql, args in PLANS:
-        plan = other.rows(f"EXPLAIN {sql}", args)
-        assert plan
-        for _, _, table, kind, _, key, _, _, _, extra in plan:
-            if table and table.startswith("gbot_") and table != "gbot_workers":
-                assert kind != "ALL", (sql, plan)
-                assert key, (sql, plan)
-            assert "filesort" not in (extra or ""), (sql, plan)
+        with connection.raw.cursor(DictCursor) as cursor:
+            cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {filled_in(sql, args)}")
+            plan = cursor.fetchall()
+        tables = [row for row in plan if row["table"] == "e" or (row["table"] or "").startswith("gbot_")]
+        assert tables, (sql, plan)
+        for row in tables:
+            if row["table"] != "gbot_workers":
+                assert row["type"] != "ALL", (sql, plan)
+                assert row["key"], (sql, plan)
+            assert "filesort" not in (row["Extra"] or ""), (sql, plan)
+    connection.close()
 
 
 # Two workers at once.

@@ -30,9 +30,9 @@ from gbot.directory import Change
 from gbot.errors import DatabaseDown, DatabaseMistake, Deadlock, StartError
 from gbot.inboxes import mysql_records, mysql_schema, mysql_upkeep
 from gbot.inboxes.changes import UserKey
-from gbot.inboxes.mysql_tables import ANY_READY, CHUNK, Tables, binary
+from gbot.inboxes.mysql_tables import ANY_READY, CHUNK, WORKERS, Tables, binary
 from gbot.inboxes.mysql_turn import Turn
-from gbot.inboxes.mysql_upkeep import DUE, OLD_DONE, OLD_STATE, PURGE_CHUNK, RUNNING_OF
+from gbot.inboxes.mysql_upkeep import FIRST_DONE, FIRST_DUE, FIRST_EXPIRY, FIRST_SEEN, PURGE_CHUNK, RUNNING_OF
 from gbot.inboxes.store import LifeEnded, Look, Policy, StoreBusy, StoreDown, Tidied, Turned, Work, pauses_when_busy
 from gbot.user import User
 
@@ -43,7 +43,9 @@ WATCH_S: Final = 2.5  # a step of the database's clock makes all look silent: ot
 LOCK_WAIT_S: Final = 2
 
 SETUP: Final = (
-    f"SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00',"
+    # Whatever the server's own defaults are; MySQL does not tell the driver that it commits nothing by itself.
+    "SET SESSION autocommit = 1, completion_type = 'NO_CHAIN',"
+    f" sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00',"
     f" innodb_lock_wait_timeout = {LOCK_WAIT_S}, lock_wait_timeout = {LOCK_WAIT_S},"
     # A worker that stands still within a transaction must not keep its locks: the server ends its connection.
     f" wait_timeout = {GONE_AFTER_S}",
@@ -53,13 +55,10 @@ GONE: Final = f"life > 0 AND life <> %s AND beat < NOW(6) - INTERVAL {GONE_AFTER
 # One statement that beats and looks: what it finds comes back as the number that it gave to LAST_INSERT_ID(): held,
 # times four, plus 2 for something to tidy and 1 for something ready. The subqueries lock nothing.
 LOOK: Final = (
-    "UPDATE gbot_workers SET beat = NOW(6), found = LAST_INSERT_ID("
+    f"UPDATE {WORKERS} SET beat = NOW(6), found = LAST_INSERT_ID("
     " (SELECT GREATEST(w.held, 0) * 4 + IF(w.gone AND %s, 2, 0)"
     f" FROM (SELECT SUM(held) AS held, MAX({GONE}) AS gone FROM gbot_workers) AS w)"
-    f" | IF(EXISTS (SELECT 1 FROM gbot_entries FORCE INDEX (by_state) WHERE {DUE})"
-    " OR COALESCE((SELECT seen_ms FROM gbot_seen ORDER BY number LIMIT 1) < %s, FALSE)"
-    f" OR EXISTS (SELECT 1 FROM gbot_ended FORCE INDEX (by_state) WHERE {OLD_DONE})"
-    f" OR EXISTS (SELECT 1 FROM gbot_states FORCE INDEX (by_time) WHERE {OLD_STATE}), 2, 0)"
+    f" | IF({FIRST_DUE} <= %s OR {FIRST_SEEN} < %s OR {FIRST_DONE} < %s OR {FIRST_EXPIRY} <= %s, 2, 0)"
     f" | {ANY_READY}) WHERE life = %s"
 )
 WORKER: Final = "SELECT life FROM gbot_workers WHERE life = %s FOR UPDATE"
@@ -111,6 +110,11 @@ class MySqlStore:
         except (DatabaseDown, Deadlock) as error:
             raise StartError(f"{self.place} cannot be used as inbox: {error}") from None
         except DatabaseMistake as error:
+            if error.code == mysql_schema.NOT_LOGGED:
+                raise StartError(
+                    f"{self.place} cannot be used as inbox: its server has binlog_format=STATEMENT, which logs no work "
+                    "of an inbox; set it to ROW or MIXED."
+                ) from None
             if error.code not in mysql_schema.NOT_ALLOWED:
                 raise
             raise StartError(f"{self.place}: its user is not allowed to do what the inbox needs: {error}") from None

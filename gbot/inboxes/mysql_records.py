@@ -14,14 +14,14 @@ from gbot.inbox import Entry, Outcome
 from gbot.inboxes.changes import KeptState, UserKey, fold, of_outcomes, profile_of, profile_text
 from gbot.inboxes.chunks import chunks
 from gbot.inboxes.mysql_schema import ID_BYTES_MAX, KEY_BYTES_MAX, PLATFORM_BYTES_MAX
-from gbot.inboxes.mysql_tables import CHUNK, Tables, binary, literal_bytes, values_of
+from gbot.inboxes.mysql_tables import CHUNK, ENTRIES, Tables, binary, literal_bytes, values_of
 from gbot.user import User
 
-CARRIED: Final = "SELECT number, claim FROM gbot_entries WHERE number IN %s FOR UPDATE"
-STATES: Final = "SELECT conversation, document FROM gbot_states WHERE conversation IN %s AND expires_ms > %s"
-USERS: Final = (
-    "SELECT user_id, gone, gone_ms, profile, profile_ms FROM gbot_users WHERE platform = %s AND user_id IN %s"
-)
+CARRIED: Final = f"SELECT number, claim FROM {ENTRIES} WHERE number IN %s FOR UPDATE"
+STATES_BY_KEY: Final = "gbot_states FORCE INDEX (by_conversation) WHERE conversation IN %s"
+USERS_BY_KEY: Final = "gbot_users FORCE INDEX (by_id) WHERE platform = %s AND user_id IN %s"
+STATES: Final = f"SELECT conversation, document FROM {STATES_BY_KEY} AND expires_ms > %s"
+USERS: Final = f"SELECT user_id, gone, gone_ms, profile, profile_ms FROM {USERS_BY_KEY}"
 SAVE_STATES: Final = (
     "INSERT INTO gbot_states (conversation, document, expires_ms) VALUES {values}"
     " ON DUPLICATE KEY UPDATE document = VALUES(document), expires_ms = VALUES(expires_ms)"
@@ -34,8 +34,9 @@ SAVE_USERS: Final = (
     " profile = IF(VALUES(profile_ms) >= profile_ms, VALUES(profile), profile),"
     " profile_ms = GREATEST(VALUES(profile_ms), profile_ms)"
 )
-REMOVE_STATES: Final = "DELETE FROM gbot_states WHERE conversation IN %s"
-REMOVE_USERS: Final = "DELETE FROM gbot_users WHERE platform = %s AND user_id IN %s"
+# Always so, but not in the index: see gbot.inboxes.mysql_tables.
+REMOVE_STATES: Final = f"DELETE gbot_states FROM {STATES_BY_KEY} AND expires_ms IS NOT NULL"
+REMOVE_USERS: Final = f"DELETE gbot_users FROM {USERS_BY_KEY} AND gone_ms IS NOT NULL"
 
 BinaryKey = tuple[bytes, bytes]  # platform and id
 

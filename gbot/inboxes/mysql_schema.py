@@ -29,6 +29,7 @@ LOCK_WAIT_S: Final = 2  # for another migration, at a time
 LOCK_WAITS_MAX: Final = 30
 
 NO_SUCH_TABLE: Final = 1146
+NOT_LOGGED: Final = 1665  # READ COMMITTED, and a binary log of statements
 NOT_ALLOWED: Final = {1044, 1142, 1143, 1227}
 
 _OPTIONS: Final = "ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"

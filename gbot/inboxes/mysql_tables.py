@@ -9,6 +9,11 @@ or ready, its conversation is not free.
 Locks are taken in one order, so that transactions wait for each other rather than deadlock: the worker's row, slots
 by number, entries, users and states by their keys. What deadlocks all the same is given up by the server and done
 again by the caller.
+
+Every statement names the index it goes by. Left to itself a server goes by statistics, and where they are of a time
+when a table was empty, as they may be after a restart, it reads all rows, and waits for the locks of others on the
+way. Even then it may read all of the index that is named, unless all columns of it are given, or a statement asks for
+a column that is not in it.
 """
 
 from __future__ import annotations
@@ -33,20 +38,25 @@ from gbot.inboxes.store import (
 
 CHUNK: Final = 500  # rows that one statement names
 
+WORKERS: Final = "gbot_workers FORCE INDEX (PRIMARY)"
+ENTRIES: Final = "gbot_entries FORCE INDEX (PRIMARY)"
+# A DELETE may name an index only where it could be of several tables.
+DELETE_ENTRIES: Final = f"DELETE gbot_entries FROM {ENTRIES} WHERE number IN %s"
+
 # Ready entries, in a way that reads them from the index by_state in the order of their numbers.
 READY: Final = f"state = {Place.READY} AND claim IS NULL AND due_ms IS NULL"
 ANY_READY: Final = f"EXISTS (SELECT 1 FROM gbot_entries FORCE INDEX (by_state) WHERE {READY})"
 BACK: Final = (
-    f"UPDATE gbot_entries SET state = IF(conversation IS NULL, {Place.READY}, {Place.BEHIND}),"
-    " claim = NULL, due_ms = NULL"
+    f"UPDATE {ENTRIES} SET state = IF(conversation IS NULL, {Place.READY}, {Place.BEHIND}), claim = NULL, due_ms = NULL"
 )
-
 
 BURY: Final = (
     "INSERT INTO gbot_ended (number, state, attempts, rescues, received_ms, ended_ms, error, event)"
-    f" SELECT number, {Place.DEAD}, attempts, rescues + 1, received_ms, %s, %s, event FROM gbot_entries"
+    f" SELECT number, {Place.DEAD}, attempts, rescues + 1, received_ms, %s, %s, event FROM {ENTRIES}"
     " WHERE number IN %s AND {only} FOR UPDATE"
 )
+# It changes nothing. A SELECT … FOR UPDATE would ask for no more than is in the index, and might read all of it.
+LOCK: Final = "UPDATE gbot_slots FORCE INDEX (PRIMARY) SET slot = slot WHERE slot IN %s"
 
 
 class Standing(NamedTuple):
@@ -101,7 +111,7 @@ class Tables:
     def hold(self, life: int, held: int) -> None:
         """Count so many more entries as held through this life."""
         if held:
-            self.run("UPDATE gbot_workers SET held = held + %s WHERE life = %s", (held, life))
+            self.run(f"UPDATE {WORKERS} SET held = held + %s WHERE life = %s", (held, life))
 
     # Lives.
 
@@ -111,12 +121,13 @@ class Tables:
     def end(self, life: int) -> None:
         """Remove the worker, whose row is locked; life 0 takes over the count of what is held."""
         held = self.rows("SELECT held FROM gbot_workers WHERE life = %s FOR UPDATE", (life,))[0][0]
-        self.run("DELETE FROM gbot_workers WHERE life = %s", (life,))
+        self.run(f"DELETE gbot_workers FROM {WORKERS} WHERE life = %s", (life,))
         self.hold(0, int(held))
 
-    def delete(self, table: str, numbers: list[int]) -> int:
-        """Remove rows by their numbers; returns how many."""
-        return sum(self.run(f"DELETE FROM {table} WHERE number IN %s", (part,)).rows for part in chunks(numbers, CHUNK))
+    def delete(self, table: str, numbers: list[int], only: str) -> int:
+        """Remove those of these rows for which ``only`` is still so; returns how many."""
+        sql = f"DELETE {table} FROM {table} FORCE INDEX (PRIMARY) WHERE number IN %s AND {only}"
+        return sum(self.run(sql, (part,)).rows for part in chunks(numbers, CHUNK))
 
     # Conversations.
 
@@ -124,10 +135,7 @@ class Tables:
         """Wait until no other transaction decides about these conversations, and keep it so until the commit."""
         slots = sorted({zlib.crc32(conversation) % SLOTS for conversation in conversations})
         if slots:
-            self.rows(
-                "SELECT COUNT(*) FROM gbot_slots FORCE INDEX (PRIMARY) WHERE slot IN %s FOR UPDATE",
-                (slots,),
-            )
+            self.run(LOCK, (slots,))
 
     def survey(self, conversations: Iterable[bytes]) -> dict[bytes, Standing]:
         """How conversations stand; their slots are locked. One look into the index for each place."""
@@ -149,7 +157,7 @@ class Tables:
                 numbers.append(behind)
                 standings[conversation] = standing._replace(ready=behind)
         for part in chunks(sorted(numbers), CHUNK):
-            self.run(f"UPDATE gbot_entries SET state = {Place.READY} WHERE number IN %s", (part,))
+            self.run(f"UPDATE {ENTRIES} SET state = {Place.READY} WHERE number IN %s", (part,))
         return standings
 
     def put_back(self, rows: Sequence[tuple[int, bytes | None]], only: str, rescued: bool = False) -> int:
@@ -172,13 +180,16 @@ class Tables:
         """Make those of these entries dead that took too many workers with them."""
         now_ms = time.time_ns() // 1_000_000
         if self.run(BURY.format(only=only), (now_ms, RESCUED_TOO_OFTEN, numbers)).rows:
-            self.run(f"DELETE FROM gbot_entries WHERE number IN %s AND {only}", (numbers,))
+            self.run(f"{DELETE_ENTRIES} AND {only}", (numbers,))
 
 
 def survey_sql(count: int) -> str:
+    # The order names all columns of the index, though two of them are given: from e.number alone MySQL does not tell
+    # that the index has it, and sorts all entries of a conversation.
     first = (
         f"(SELECT e.number FROM gbot_entries e FORCE INDEX (by_conversation)"
-        f" WHERE e.conversation = k.conversation AND e.state = {place} ORDER BY e.number LIMIT 1) AS {place.name}"
+        f" WHERE e.conversation = k.conversation AND e.state = {place}"
+        f" ORDER BY e.conversation, e.state, e.number LIMIT 1) AS {place.name}"
         for place in (Place.READY, Place.RUNNING, Place.WAITING, Place.BEHIND)
     )
     keys = "SELECT %s AS i, %s AS conversation" + " UNION ALL SELECT %s, %s" * (count - 1)

@@ -21,7 +21,10 @@ from gbot.inboxes.mysql_tables import (
     ANY_READY,
     BACK,
     CHUNK,
+    DELETE_ENTRIES,
+    ENTRIES,
     READY,
+    WORKERS,
     Tables,
     binary,
     conversation_of,
@@ -51,14 +54,18 @@ CLAIM: Final = (
     " ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED"
 )
 CLAIMED: Final = (
-    "SELECT number, attempts, received_ms, error <> '' OR rescues > 0, event FROM gbot_entries"
+    f"SELECT number, attempts, received_ms, error <> '' OR rescues > 0, event FROM {ENTRIES}"
     " WHERE number IN %s ORDER BY number"
 )
 # The beat is by the database's clock; the number that comes back without a query of its own is the distance between
 # two numbers of one INSERT, times two, plus 1 if an entry is ready.
 FENCE: Final = (
-    "UPDATE gbot_workers SET beat = NOW(6), held = held + %s,"
+    f"UPDATE {WORKERS} SET beat = NOW(6), held = held + %s,"
     f" found = LAST_INSERT_ID(@@auto_increment_increment * 2 + {ANY_READY}) WHERE life = %s"
+)
+
+SEEN: Final = (
+    "SELECT number, event_id, seen_ms, turn FROM gbot_seen FORCE INDEX (by_id) WHERE platform = %s AND event_id IN %s"
 )
 
 Arrival = tuple[Event, bytes | None]  # a new event, and its conversation
@@ -163,7 +170,7 @@ class Turn:
             elif self._tables.policy.keep_done_ms > 0:
                 count += self._end(numbers, claim, Place.DONE)
             else:
-                count += self._run("DELETE FROM gbot_entries WHERE number IN %s AND claim = %s", (numbers, claim)).rows
+                count += self._run(f"{DELETE_ENTRIES} AND claim = %s", (numbers, claim)).rows
         return count
 
     def _fail(self, claim: int, kind: State, part: list[tuple[Entry, Outcome]]) -> int:
@@ -173,7 +180,7 @@ class Turn:
         errors = [value for entry, outcome in part for value in (entry.number, kept_error(outcome.error))]
         if kind is State.DEAD:
             self._run(
-                f"UPDATE gbot_entries SET attempts = attempts + 1, error = {case} WHERE number IN %s AND claim = %s",
+                f"UPDATE {ENTRIES} SET attempts = attempts + 1, error = {case} WHERE number IN %s AND claim = %s",
                 (*errors, numbers, claim),
             )
             return self._end(numbers, claim, Place.DEAD)
@@ -183,7 +190,7 @@ class Turn:
             for value in (entry.number, self._work.now_ms + round(outcome.after_s * 1000))
         ]
         return self._run(
-            f"UPDATE gbot_entries SET state = {Place.WAITING}, claim = NULL, attempts = attempts + %s,"
+            f"UPDATE {ENTRIES} SET state = {Place.WAITING}, claim = NULL, attempts = attempts + %s,"
             f" error = {case}, due_ms = {case} WHERE number IN %s AND claim = %s",
             (int(part[0][1].counted), *errors, *dues, numbers, claim),
         ).rows
@@ -192,12 +199,12 @@ class Turn:
         """Move entries to those that have ended. The rows are locked by the first statement."""
         moved = self._run(
             "INSERT INTO gbot_ended (number, state, attempts, rescues, received_ms, ended_ms, error, event)"
-            " SELECT number, %s, attempts, rescues, received_ms, %s, error, event FROM gbot_entries"
+            f" SELECT number, %s, attempts, rescues, received_ms, %s, error, event FROM {ENTRIES}"
             " WHERE number IN %s AND claim = %s FOR UPDATE",
             (int(place), self._work.now_ms, numbers, claim),
         ).rows
         if moved:
-            self._run("DELETE FROM gbot_entries WHERE number IN %s AND claim = %s", (numbers, claim))
+            self._run(f"{DELETE_ENTRIES} AND claim = %s", (numbers, claim))
         return moved
 
     # New events.
@@ -226,21 +233,18 @@ class Turn:
         if self._insert_seen("INSERT IGNORE", keys, turn) == len(keys):
             return set(keys)
         ours, known, old = set(), set(), []
+        window_ms = self._work.now_ms - self._tables.policy.dedup_window_ms  # its begin
         for platform in {platform for platform, _ in keys}:
             ids = [event_id for name, event_id in keys if name == platform]
-            rows = self._tables.rows(
-                "SELECT number, event_id, seen_ms, turn FROM gbot_seen WHERE platform = %s AND event_id IN %s",
-                (platform, ids),
-            )
-            for number, event_id, seen_ms, by in rows:
+            for number, event_id, seen_ms, by in self._tables.rows(SEEN, (platform, ids)):
                 if by == turn:
                     ours.add((platform, event_id))
-                elif seen_ms >= self._work.now_ms - self._tables.policy.dedup_window_ms:
+                elif seen_ms >= window_ms:
                     known.add((platform, event_id))
                 else:
                     old.append(number)
         if old:  # too old to count, and not purged yet
-            self._run("DELETE FROM gbot_seen WHERE number IN %s", (sorted(old),))
+            self._tables.delete("gbot_seen", sorted(old), f"seen_ms < {window_ms}")
         again = [key for key in keys if key not in ours and key not in known]
         if again:
             self._insert_seen("INSERT", again, turn)
@@ -284,7 +288,7 @@ class Turn:
         for part in chunks([row[0] for row in taken], CHUNK):
             rows += self._tables.rows(CLAIMED, (part,))
             self._run(
-                f"UPDATE gbot_entries SET state = {Place.RUNNING}, claim = %s WHERE number IN %s", (self._life, part)
+                f"UPDATE {ENTRIES} SET state = {Place.RUNNING}, claim = %s WHERE number IN %s", (self._life, part)
             )
         claimed: list[Entry] = []
         for number, attempts, received_ms, again, text in rows:
@@ -297,7 +301,7 @@ class Turn:
     def _bury(self, number: int, error: str) -> None:
         """Make a claimed entry dead that cannot be run, so that it does not stop all others."""
         [(conversation,)] = self._tables.rows("SELECT conversation FROM gbot_entries WHERE number = %s", (number,))
-        self._run("UPDATE gbot_entries SET attempts = attempts + 1, error = %s WHERE number = %s", (error, number))
+        self._run(f"UPDATE {ENTRIES} SET attempts = attempts + 1, error = %s WHERE number = %s", (error, number))
         self._end([number], self._life, Place.DEAD)
         if conversation is not None:
             self._tables.lock({conversation})

@@ -7,29 +7,39 @@ from __future__ import annotations
 
 from typing import Final
 
-from gbot.inboxes.chunks import chunks
 from gbot.inboxes.mysql_tables import CHUNK, Tables
 from gbot.inboxes.store import Place
 
 PURGE_CHUNK: Final = 1000
 
-DUE: Final = f"state = {Place.WAITING} AND claim IS NULL AND due_ms <= %s"
-OLD_STATE: Final = "expires_ms <= %s"
-OLD_DONE: Final = f"state = {Place.DONE} AND ended_ms < %s"
 WAKE: Final = (
-    f"SELECT number, conversation FROM gbot_entries FORCE INDEX (by_state) WHERE {DUE} ORDER BY due_ms LIMIT {CHUNK}"
+    "SELECT number, conversation FROM gbot_entries FORCE INDEX (by_state)"
+    f" WHERE state = {Place.WAITING} AND claim IS NULL AND due_ms <= %s ORDER BY due_ms LIMIT {CHUNK}"
 )
 RUNNING_OF: Final = (
-    f"SELECT number, conversation FROM gbot_entries FORCE INDEX (by_state)"
+    "SELECT number, conversation FROM gbot_entries FORCE INDEX (by_state)"
     f" WHERE state = {Place.RUNNING} AND claim = %s AND due_ms IS NULL ORDER BY number"
 )
-PURGE_SEEN: Final = f"SELECT number, seen_ms FROM gbot_seen ORDER BY number LIMIT {PURGE_CHUNK}"
+PURGE_SEEN: Final = f"SELECT number, seen_ms FROM gbot_seen FORCE INDEX (PRIMARY) ORDER BY number LIMIT {PURGE_CHUNK}"
+# The second column is there because it is not in the index: see gbot.inboxes.mysql_tables.
 PURGE_DONE: Final = (
-    f"SELECT number FROM gbot_ended FORCE INDEX (by_state) WHERE {OLD_DONE} ORDER BY ended_ms LIMIT {PURGE_CHUNK}"
+    "SELECT number, received_ms FROM gbot_ended FORCE INDEX (by_state)"
+    f" WHERE state = {Place.DONE} AND ended_ms < %s ORDER BY ended_ms LIMIT {PURGE_CHUNK}"
 )
 PURGE_STATES: Final = (
-    f"SELECT number FROM gbot_states FORCE INDEX (by_time) WHERE {OLD_STATE} ORDER BY expires_ms LIMIT {PURGE_CHUNK}"
+    "SELECT number, conversation FROM gbot_states FORCE INDEX (by_time)"
+    f" WHERE expires_ms <= %s ORDER BY expires_ms LIMIT {PURGE_CHUNK}"
 )
+# The times of the first, or NULL.
+FIRST_DUE: Final = (
+    "(SELECT due_ms FROM gbot_entries FORCE INDEX (by_state)"
+    f" WHERE state = {Place.WAITING} AND claim IS NULL ORDER BY due_ms LIMIT 1)"
+)
+FIRST_SEEN: Final = "(SELECT seen_ms FROM gbot_seen FORCE INDEX (PRIMARY) ORDER BY number LIMIT 1)"
+FIRST_DONE: Final = (
+    f"(SELECT ended_ms FROM gbot_ended FORCE INDEX (by_state) WHERE state = {Place.DONE} ORDER BY ended_ms LIMIT 1)"
+)
+FIRST_EXPIRY: Final = "(SELECT expires_ms FROM gbot_states FORCE INDEX (by_time) ORDER BY expires_ms LIMIT 1)"
 
 
 def wake(tables: Tables, now_ms: int) -> tuple[int, bool]:
@@ -54,18 +64,17 @@ def end_part(tables: Tables, worker: str, args: tuple[int, ...], rescued: bool) 
 
 def purge_seen(tables: Tables, now_ms: int) -> int:
     before_ms = now_ms - tables.policy.dedup_window_ms
-    rows = tables.rows(PURGE_SEEN)
-    return tables.delete("gbot_seen", [number for number, seen_ms in rows if seen_ms < before_ms])
+    numbers = [number for number, seen_ms in tables.rows(PURGE_SEEN) if seen_ms < before_ms]
+    return tables.delete("gbot_seen", numbers, f"seen_ms < {before_ms}")
 
 
 def purge_done(tables: Tables, now_ms: int) -> int:
     rows = tables.rows(PURGE_DONE, (now_ms - tables.policy.keep_done_ms,))
-    return tables.delete("gbot_ended", [row[0] for row in rows])
+    return tables.delete("gbot_ended", [row[0] for row in rows], f"state = {Place.DONE}")
 
 
 def purge_states(tables: Tables, now_ms: int) -> int:
     """A state that is saved again meanwhile has a new time, and stays."""
     numbers = [row[0] for row in tables.rows(PURGE_STATES, (now_ms,))]
-    for part in chunks(numbers, CHUNK):
-        tables.run(f"DELETE FROM gbot_states WHERE number IN %s AND {OLD_STATE}", (part, now_ms))
+    tables.delete("gbot_states", numbers, f"expires_ms <= {now_ms}")
     return len(numbers)
