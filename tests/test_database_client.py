@@ -561,6 +561,23 @@ def test_what_the_server_sets_for_every_session_is_there_for_the_next_one_too(ur
 
 
 @patched
+def test_a_statement_is_committed_whatever_the_server_does_by_itself(url: str) -> None:
+    with opened(url, 1) as before, before.outside() as admin:
+        there = texts(before.db)
+        admin.execute("SET GLOBAL autocommit = 0")
+        try:
+            with opened(url, 1) as made:
+                made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('first')")
+                with made.db.connection() as raw:
+                    number = raw.thread_id()
+                made.db.execute(f"INSERT INTO {TABLE} (text) VALUES ('second')")
+                assert made.db.query("SELECT CONNECTION_ID()") == [(number,)]
+                assert texts(before.db) == [*there, "first", "second"]
+        finally:
+            admin.execute("SET GLOBAL autocommit = 1")
+
+
+@patched
 def test_a_lent_connection_commits_when_it_is_told_to_and_at_a_good_end(url: str) -> None:
     def inserts(text: str, *steps: str, fails: bool = False) -> None:
         with made.db.connection() as raw:

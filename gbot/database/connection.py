@@ -29,10 +29,14 @@ from gbot.database.wire import SHARED
 from gbot.errors import BotError, DatabaseDown, DatabaseMistake
 
 CHARSET: Final = "utf8mb4"
+# To be sent to every server: MySQL with autocommit=OFF as its default tells the driver that it is on.
+AUTOCOMMIT: Final = "SET autocommit = 1"
 
 _RESET_CONNECTION: Final = 0x1F  # the protocol's COM_RESET_CONNECTION, which PyMySQL does not know
 # What it leaves, what it does not do again, and what MySQL takes from its own settings and MariaDB from the begin.
-_STAYS: Final = "SELECT CONNECTION_ID(), DATABASE(), @@init_connect, @@character_set_client, @@character_set_results"
+_STAYS: Final = (
+    "SELECT CONNECTION_ID(), DATABASE(), @@init_connect, @@autocommit, @@character_set_client, @@character_set_results"
+)
 # Neither in a transaction nor with results unread, and committing each statement by itself.
 _STATE: Final = (
     SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -164,7 +168,8 @@ class Connection:
             inside._execute_command(_RESET_CONNECTION, b"")
             inside._read_ok_packet()
             inside.query(_STAYS)
-            [(number, database, init_connect, *charsets)] = inside._result.rows or [(None, None, None)]
+            rows = inside._result.rows or [(None, None, None, None)]
+            [(number, database, init_connect, autocommit, *charsets)] = rows
             if number != self.session.number:  # the answer to something else
                 raise pymysql.InterfaceError(SHARED)
             if init_connect:
@@ -174,7 +179,8 @@ class Connection:
                 inside.select_db(inside.db)
             if {*charsets, inside.charset} != {CHARSET}:
                 inside.set_character_set(CHARSET)
-            inside.autocommit(True)
+            if not autocommit:
+                inside.query(AUTOCOMMIT)
         inside.cursorclass = Cursor
         inside._result = _TOLD
 

@@ -13,7 +13,7 @@ from pymysql.constants import CLIENT
 from pymysql.cursors import Cursor
 
 from gbot.database.address import Address
-from gbot.database.connection import CHARSET, Connection, RawConnection
+from gbot.database.connection import AUTOCOMMIT, CHARSET, Connection, RawConnection
 from gbot.database.failures import NOT_WITHOUT_TLS, REFUSALS, TLS_REFUSED, code_of, reason_of
 from gbot.database.wire import CONVERSIONS, Wire
 from gbot.errors import DatabaseDown, DatabaseRefused
@@ -50,11 +50,14 @@ class FullLogin:
 
 
 class Connector:
-    """Makes connections to one address. ``setup`` are statements that every new connection runs first."""
+    """Makes connections to one address. ``setup`` are statements that every new connection runs first.
+
+    Each commits every statement by itself, whatever the server's default.
+    """
 
     def __init__(self, address: Address, setup: Sequence[str] = ()) -> None:
         self.address = address
-        self._setup = tuple(setup)
+        self._setup = (AUTOCOMMIT, *setup)
         # One context for all: a fresh one for each connection costs 30 ms, for it loads every certificate authority.
         self._tls: ssl.SSLContext | None = None
         if address.tls != "off":
@@ -89,7 +92,7 @@ class Connector:
                 password=address.password.encode(),  # PyMySQL itself would take Latin-1
                 database=address.database,
                 charset=CHARSET,
-                autocommit=True,
+                autocommit=None,  # as the server has it, until AUTOCOMMIT
                 client_flag=CLIENT.FOUND_ROWS,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=read_timeout_s,

@@ -43,9 +43,9 @@ WATCH_S: Final = 2.5  # a step of the database's clock makes all look silent: ot
 LOCK_WAIT_S: Final = 2
 
 SETUP: Final = (
-    # Whatever the server's own defaults are; MySQL does not tell the driver that it commits nothing by itself.
-    "SET SESSION autocommit = 1, completion_type = 'NO_CHAIN',"
-    f" sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00',"
+    # Whatever the server's own defaults are.
+    "SET SESSION completion_type = 'NO_CHAIN',"
+    " sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00',"
     f" innodb_lock_wait_timeout = {LOCK_WAIT_S}, lock_wait_timeout = {LOCK_WAIT_S},"
     # A worker that stands still within a transaction must not keep its locks: the server ends its connection.
     f" wait_timeout = {GONE_AFTER_S}",
