@@ -189,6 +189,7 @@ class FakeServer:
         self.attempted_at: list[float] = []  # monotonic
         self.connecting = self.most_connecting = self.most_sessions = 0
         self.asked = 0  # for signs of life
+        self.closing_s = 0.0  # that a connection is at work when it is closed
 
     @property
     def attempts(self) -> int:
@@ -261,5 +262,8 @@ class FakeConnection:
     def close(self) -> None:
         assert not self.closed, "closed twice"
         self.closed = True
+        end = time.monotonic() + self.server.closing_s
+        while time.monotonic() < end:
+            pass
         if not self.at_work:
             self.server.sessions.discard(self.session)

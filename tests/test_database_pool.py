@@ -16,8 +16,9 @@ from gbot.database.growth import ENDING_TRIES_MAX, OPENINGS_MAX, Growth
 from gbot.database.notices import FORGIVEN_S, HOLDERS_NAMED, SETTLED_S, Notices
 from gbot.database.outage import PAUSE_MIN_S, REFUSAL_PAUSE_S, Outage
 from gbot.database.place import Place
-from gbot.database.pool import CLOSINGS_MAX, PING_AFTER_S, SWEEP_ROUNDS, TRUST_S, Pool
+from gbot.database.pool import PING_AFTER_S, SWEEP_ROUNDS, TRUST_S, Pool
 from gbot.errors import BotError, DatabaseAway, DatabaseBusy, DatabaseDown, DatabaseMistake, NotNow
+from gbot.turns import TURN_S
 from tests.database_rig import FakeConnection, FakeServer, Kept, kept_log, outcome
 from tests.rig import wait_until
 
@@ -974,11 +975,12 @@ def test_when_those_that_were_idle_are_found_closed_those_in_use_are_not_trusted
 def test_those_that_the_server_has_closed_are_closed_though_the_pool_stops_meanwhile(
     make: MakePool, server: FakeServer
 ) -> None:
-    pool = make(3 * CLOSINGS_MAX)
-    for place in taken(pool, 3 * CLOSINGS_MAX):
+    pool = make(10)
+    for place in taken(pool, 10):
         pool.give(place)
+    server.closing_s = 2 * TURN_S  # so that others run between any two of them
     server.restart()
-    wait_until(lambda: 0 < pool.statistics().open < 3 * CLOSINGS_MAX)
+    wait_until(lambda: 0 < pool.statistics().open < 10)
     pool.stop()
     wait_until(lambda: not pool.statistics().open)
 

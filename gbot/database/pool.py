@@ -53,10 +53,10 @@ from gbot.database.notices import Notices
 from gbot.database.outage import PAUSE_MAX_S
 from gbot.database.place import Holders, P, Place, PoolStatistics
 from gbot.errors import BotError, DatabaseAway, DatabaseBusy
+from gbot.turns import Turn
 
 log = logging.getLogger(__name__)
 
-CLOSINGS_MAX: Final = 50  # in one go
 TRUST_S: Final = 1.0
 PING_AFTER_S: Final = 30.0
 PING_TIMEOUT_S: Final = 2.0
@@ -408,7 +408,7 @@ class Pool(Generic[P]):
                 self._close(place)
 
     def _close_in_turns(self, places: Iterable[Place[P]]) -> None:
-        for count, place in enumerate(places, 1):
+        turn = Turn()
+        for place in places:
             self._close(place)
-            if count % CLOSINGS_MAX == 0:  # 80 µs each; a sleep of 0 would not let those run whose timers are due
-                gevent.sleep(0.001)
+            turn.take()
