@@ -249,7 +249,7 @@ def report(found: dict[str, Finding], plan: Plan) -> str:
         *("x p50", "x p99"),
     ]
     memory = [
-        [f"{name}: RSS of gbot serve, MB", *(figure(one.rss_mb[length], 1) for length in ("empty", "few", "many"))]
+        [f"{name}: RSS of gbot serve, MiB", *(figure(one.rss_mb[length], 1) for length in ("empty", "few", "many"))]
         for name, one in found.items()
     ]
     event = "plain events" if plan.event_bytes is None else f"events of {plan.event_bytes} bytes"

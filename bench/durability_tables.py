@@ -11,7 +11,7 @@ SATURATION, HALF = "saturation", "half"
 HEADER = {
     SATURATION: (
         *("inbox", "deliveries/s", "+-%", "events/s", "x memory", "p50 ms", "p99 ms", "p99 x memory"),
-        *("CPU us/event", "database", "RSS MB", "left", "errors", "missing"),
+        *("CPU us/event", "database", "RSS MiB", "left", "errors", "missing"),
     ),
     HALF: (
         *("inbox", "asked/s", "deliveries/s", "p50 ms", "p99 ms", "p99 x memory"),

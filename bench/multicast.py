@@ -112,7 +112,7 @@ def finding(way: str, users: int, server: Server, before_s: float, verdict: dict
 
 
 def report(findings: list[Finding]) -> str:
-    header = ["way", "users", "calls", "fewest", "most in 1 s", "refused", "seconds", "CPU us/user", "RSS MB"]
+    header = ["way", "users", "calls", "fewest", "most in 1 s", "refused", "seconds", "CPU us/user", "RSS MiB"]
     rows = [
         [
             found.way,

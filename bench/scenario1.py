@@ -53,7 +53,7 @@ from wrk import (
 MESSAGES = 10  # of each delivery
 HEADER = (
     *("server", "req/s", "+-%", "events/s", "p50 ms", "p99 ms", "p99/p50", "p99/floor"),
-    *("CPU us/event", "RSS MB", "x gbot", "x fastapi", "errors", "missing"),
+    *("CPU us/event", "RSS MiB", "x gbot", "x fastapi", "errors", "missing"),
 )
 
 

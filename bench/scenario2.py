@@ -196,7 +196,7 @@ def finding(
 
 
 def report(findings: Sequence[Finding]) -> str:
-    header = ["handlers wait", "pool", "asked/s", "events/s", "CPU us/event", "of a core", "waiting", "KB/waiting"]
+    header = ["handlers wait", "pool", "asked/s", "events/s", "CPU us/event", "of a core", "waiting", "KiB/waiting"]
     rows = [
         [
             f"{found.kind} {WAIT_S[0]:g}-{WAIT_S[1]:g} s",

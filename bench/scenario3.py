@@ -136,7 +136,7 @@ def findings_table(title: str, findings: Sequence[Finding]) -> str:
         "in use",
         "wait",
     ]
-    header += ["for ms", "time-outs", "held", "backlog", "missing", "RSS MB", "database MB"]
+    header += ["for ms", "time-outs", "held", "backlog", "missing", "RSS MiB", "database MiB"]
     return f"{title}\n\n{table(header, rows)}"
 
 

@@ -189,7 +189,7 @@ def ramp_up(server: Server, counters: Path, filler: Filler, plan: Plan) -> Sampl
             break
         if top.counters.asleep and sample.at_s > top.at_s + 2 * plan.longest_nap_s:
             break
-    say(f"  {top.counters.asleep:,} asleep after {top.at_s - started:.1f} s, {top.rss_bytes / 2**20:,.0f} MB")
+    say(f"  {top.counters.asleep:,} asleep after {top.at_s - started:.1f} s, {top.rss_bytes / 2**20:,.0f} MiB")
     return top
 
 
@@ -304,9 +304,9 @@ def report(plan: Plan, found: Finding) -> str:
     rows = [
         ["handlers asleep at the top", figure(found.asleep_at_top)],
         ["asleep while acks were asked for, median", figure(found.asleep_while_probed)],
-        ["memory per sleeping handler", figure(found.kb_per_sleeper, 1, " KB")],
-        ["RSS before", figure(found.rss_before_mb, 0, " MB")],
-        ["RSS at the top", figure(found.rss_top_mb, 0, " MB")],
+        ["memory per sleeping handler", figure(found.kb_per_sleeper, 1, " KiB")],
+        ["RSS before", figure(found.rss_before_mb, 0, " MiB")],
+        ["RSS at the top", figure(found.rss_top_mb, 0, " MiB")],
         ["time to the top", figure(found.ramp_s, 1, " s")],
         ["CPU per nap: delivery, sleep, end", figure(found.cpu_us_per_nap, 1, " us")],
         ["naps ended while acks were asked for", figure(found.naps_per_s_while_probed, 0, "/s")],

@@ -273,7 +273,7 @@ def report(medians: dict[str, dict[str, float]], given: argparse.Namespace) -> s
     rows = []
     for name, values in medians.items():
         row = [name, figure(values["one_us"], 1, " us"), figure(values["hundred_us"], 1, " us")]
-        rows.append([*row, figure(values["waiting_kb"], 1, " KB")] if given.waiting else row)
+        rows.append([*row, figure(values["waiting_kb"], 1, " KiB")] if given.waiting else row)
     title = f"{'TLS' if given.tls else 'plain HTTP'}, {given.calls} calls, medians of {given.rounds} rounds"
     return "\n".join([title, "", table(header, rows)])
 

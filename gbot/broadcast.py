@@ -25,6 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from gbot.context import KEYS, Services
+from gbot.counts import counted
 from gbot.errors import BotError, InboxFull, MessageRefused
 from gbot.event import Event, Message
 from gbot.inbox import Inbox
@@ -99,8 +100,9 @@ class Tally:
         if lines > self._lines:
             self._lines = lines
             log.info(
-                "Broadcast %s: this worker has done %d of %d parts, sent to %d users, %d were gone",
-                *(self._id, self._parts_done, self._parts, self._sent, self._gone),
+                "Broadcast %s: this worker has done %s of %s, sent to %s, %s gone",
+                *(self._id, f"{self._parts_done:,}", counted(self._parts, "part")),
+                *(counted(self._sent, "user"), counted(self._gone, "was", "were")),
             )
 
     def progress(self) -> Progress:

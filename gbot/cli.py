@@ -46,7 +46,8 @@ def run() -> None:
         sentence = " ".join(error.format_message().split()).rstrip(".,")
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = context.command_path if context is not None else "gbot"
-        _fail(Exception(f"{sentence}. See {command} --help."), EXIT_SETTING)
+        end = "" if sentence.endswith(("?", "?)")) else "."
+        _fail(Exception(f"{sentence}{end} See {command} --help."), EXIT_SETTING)
     except click.Abort:
         sys.exit(EXIT_START)
 

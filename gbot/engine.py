@@ -19,6 +19,7 @@ from gbot.bot import Bot
 from gbot.broadcast import ANNOUNCEMENT, PART, Broadcaster
 from gbot.config import Config
 from gbot.context import Services
+from gbot.counts import counted
 from gbot.database.address import parse
 from gbot.database.connector import READ_TIMEOUT_S
 from gbot.database.limits import inbox_beside
@@ -227,21 +228,17 @@ def left_sentence(left: Leftovers, inbox: Inbox, unsaved: int, put_off: int) -> 
     unstored = inbox.statistics().unstored
     if left.running or left.waiting:
         fate = "the next start runs them" if inbox.keeps else f"the {inbox.place} inbox has lost them"
-        stopped = _some(left.running, "running handler was", "running handlers were")
-        never_started = _some(left.waiting, "waiting event", "waiting events")
+        stopped = counted(left.running, "running handler was", "running handlers were")
+        never_started = counted(left.waiting, "waiting event")
         sentences.append(f"Left: {stopped} stopped and {never_started} never started; {fate}")
     if put_off > 0 and not inbox.keeps:
-        lost = _some(put_off, "event that was to be tried again is", "events that were to be tried again are")
+        lost = counted(put_off, "event that was to be tried again is", "events that were to be tried again are")
         sentences.append(f"{lost} lost")
     if unstored:
         one = "event that was on its way into the store is"
-        lost = _some(unstored, one, "events that were on their way into the store are")
+        lost = counted(unstored, one, "events that were on their way into the store are")
         sentences.append(f"{lost} lost, or will be sent again")
     if unsaved:
         one = "outcome could not be written down: this event runs again"
-        sentences.append(_some(unsaved, one, "outcomes could not be written down: these events run again"))
+        sentences.append(counted(unsaved, one, "outcomes could not be written down: these events run again"))
     return ". ".join(sentences) or "Nothing was left to do"
-
-
-def _some(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

@@ -37,6 +37,7 @@ from greenlet import GreenletExit
 from gbot.backoff import retry_delay_s
 from gbot.bot import Bot, Route
 from gbot.context import Context, Services
+from gbot.counts import counted
 from gbot.errors import DatabaseError, Drop, NotNow, Retry, SendError
 from gbot.event import Event
 from gbot.inbox import Entry, Inbox, Outcome, State
@@ -280,7 +281,7 @@ class Execution:
             attempts = f"attempt {entry.attempts + 2} of {self._attempts_max}"
             return f"and is tried again in {outcome.after_s:.1f} s ({attempts})"
         kept = f"kept as dead entry {entry.number}" if self._inbox.keeps else "given up"
-        return f"and was {kept} after {entry.attempts + 1} attempt{'s' if entry.attempts else ''}"
+        return f"and was {kept} after {counted(entry.attempts + 1, 'attempt')}"
 
 
 def _authors_line(error: SendError | DatabaseError) -> str:

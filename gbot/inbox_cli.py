@@ -18,6 +18,7 @@ import click
 
 from gbot import desk_cli
 from gbot import inbox_screens as screens
+from gbot.counts import counted
 from gbot.desk_cli import EXIT_NOT_DONE, complain, inbox_options, now_ms, refuse, stored_desk, write_table
 from gbot.inboxes.store import Desk, Place, Record
 from gbot.logs import one_line
@@ -185,7 +186,7 @@ def _work(portions: Iterable[list[int]], length: int, step: Callable[[list[int]]
 
 
 def _say_count(count: int, done: str) -> None:
-    click.echo(f"{count:,} {'entry' if count == 1 else 'entries'} {done}.")
+    click.echo(f"{counted(count, 'entry', 'entries')} {done}.")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import click
 
 from gbot.config import SETTINGS
 from gbot.config_sources import CONFIG_VARIABLE, load
+from gbot.counts import counted
 from gbot.database.address import parse
 from gbot.database.sizing import INBOX_CONNECTIONS
 from gbot.desk_cli import EXIT_NOT_DONE, complain, refuse
@@ -28,7 +29,6 @@ from gbot.planning import kinds, rds, rds_screens, verdict
 from gbot.planning.costs import Figures, Measured
 from gbot.planning.plan import DatabaseServer, Load, Node, make_plan
 from gbot.planning.screens import Question
-from gbot.planning.words import some
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -210,7 +210,7 @@ def _measure(given: Mapping[str, Any], figures: Figures) -> Measured:
         sys.exit(EXIT_SETTING if refused.code == EXIT_SETTING else EXIT_NOT_DONE)
     why = f". {found.trouble}" if found.trouble else ""
     if not found.succeeded:
-        refuse(f"none of {some(found.sent, 'event')} succeeded, so there is nothing to plan with{why}")
+        refuse(f"none of {counted(found.sent, 'event')} succeeded, so there is nothing to plan with{why}")
     doubts = found.doubts()
     if doubts:
         complain(f"{'; '.join(doubts)}; the figures may not tell much{why}")

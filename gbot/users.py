@@ -102,7 +102,7 @@ class Users:
         if gone and event.user_id in ids and event.user_id not in there and self._is_back(event):
             gone -= 1
         if gone:
-            who = "the user has" if len(ids) == 1 else f"{gone} of {len(ids)} users have"
+            who = "the user has" if len(ids) == 1 else f"{gone} of {len(ids)} users {'has' if gone == 1 else 'have'}"
             raise RecipientGone(f"{who} left or blocked the bot; nothing was sent")
 
     def _is_back(self, event: Event) -> bool:

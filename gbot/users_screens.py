@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from gbot.counts import counted
 from gbot.inbox_screens import NARROW, WORDS, cells, clean, cut, moment, padded, pretty, utc
 from gbot.inboxes.store import Erased, Place
 from gbot.user import Profile, User
@@ -99,10 +100,11 @@ def erased_sentence(erased: Erased, who: str) -> str:
     parts = [
         "what was known of the user" if erased.user else "",
         "the state of the conversation" if erased.state else "",
-        _entries(erased.entries) if erased.entries else "",
+        counted(erased.entries, "entry", "entries") if erased.entries else "",
     ]
     what = ", ".join(part for part in parts if part)
-    taken = f"taken out of {_parts(erased.parts)}" if erased.parts else ""
+    parts_text = counted(erased.parts, "part of a broadcast", "parts of broadcasts")
+    taken = f"taken out of {parts_text}" if erased.parts else ""
     if what:
         return f"Removed of {who}: {'; '.join(filter(None, (what, taken)))}."
     return f"Nothing was removed of {who}{', who was ' + taken if taken else ''}."
@@ -110,13 +112,5 @@ def erased_sentence(erased: Erased, who: str) -> str:
 
 def left_sentence(erased: Erased) -> str:
     """What could not be done."""
-    runs = "runs" if erased.running == 1 else "run"
-    return f"left {_entries(erased.running)} that {runs} at the moment: say this again when that has ended"
-
-
-def _entries(count: int) -> str:
-    return f"{count:,} {'entry' if count == 1 else 'entries'}"
-
-
-def _parts(count: int) -> str:
-    return "1 part of a broadcast" if count == 1 else f"{count:,} parts of broadcasts"
+    left = counted(erased.running, "entry that runs", "entries that run")
+    return f"left {left} at the moment: say this again when that has ended"

@@ -33,6 +33,7 @@ from gbot.bot import Bot
 from gbot.config import Config
 from gbot.config_sources import CONFIG_VARIABLE, load
 from gbot.connection import HttpSettings
+from gbot.counts import counted
 from gbot.database.place import PoolStatistics
 from gbot.dispatcher import Leftovers
 from gbot.engine import Engine, left_sentence
@@ -107,9 +108,9 @@ class Worker:
         for platform in self._engine.platforms:
             log.info("Taking %s deliveries at %s%s", platform.name, address, callback_path(platform))
         log.info(
-            "Up to %d handlers at once, %d events held in %s; stop with SIGTERM or Ctrl-C",
-            config.pool,
-            config.entries_max,
+            "Up to %s at once, %s held in %s; stop with SIGTERM or Ctrl-C",
+            counted(config.pool, "handler"),
+            counted(config.entries_max, "event"),
             self._engine.inbox.place,
         )
         names = [platform.name for platform in self._engine.platforms]

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 from greenlet import GreenletExit
 
+from gbot.counts import counted
 from gbot.http_parser import Request, split_target
 
 log = logging.getLogger(__name__)
@@ -298,9 +299,10 @@ class Exchange:
         """The body did not have the length that was announced."""
         if missing > 0:
             self.keep_alive = False  # only closing tells the client that nothing more will come
-            log.error("The application sent %d bytes fewer than its Content-Length", missing)
+            log.error("The application sent %s fewer than its Content-Length", counted(missing, "byte"))
         elif missing < 0:
-            log.error("The application sent %d bytes more than its Content-Length; they were cut off", -missing)
+            excess = counted(-missing, "byte")
+            log.error("The application sent %s more than its Content-Length; the excess was cut off", excess)
 
 
 def _too_late(data: bytes) -> None:

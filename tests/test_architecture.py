@@ -36,6 +36,7 @@ GATEKEEPERS = {
 PURE = {"gbot.platform", "gbot.event", "gbot.errors", "gbot.inbox", "gbot.bot", "gbot.wsgi", "gbot.http_parser"}
 PURE |= {
     "gbot.backoff",
+    "gbot.counts",
     "gbot.inbox_screens",
     "gbot.kinds",
     "gbot.limiter",

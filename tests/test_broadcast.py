@@ -349,11 +349,10 @@ def test_the_log_tells_every_tenth(parts: int, lines: int, caplog: pytest.LogCap
         tally.part_done(sent=2, gone=1)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == lines
-    last = (
-        f"Broadcast weekly: this worker has done {parts} of {parts} parts, sent to {2 * parts} users, {parts} were gone"
-    )
-    assert said[-1] == last
-    done = [int(found[1]) for found in (re.search(r"done (\d+) of", line) for line in said) if found]
+    of, gone = ("1 of 1 part", "1 was") if parts == 1 else (f"{parts:,} of {parts:,} parts", f"{parts:,} were")
+    assert said[-1] == f"Broadcast weekly: this worker has done {of}, sent to {2 * parts:,} users, {gone} gone"
+    found = [re.search(r"done ([\d,]+) of", line) for line in said]
+    done = [int(each[1].replace(",", "")) for each in found if each]
     assert all(later - earlier <= -(-parts // 10) for earlier, later in zip([0, *done], done, strict=False))
 
 

@@ -760,6 +760,7 @@ def test_connections_of_the_same_user_hint_at_other_nodes(
         ("1040 Too many connections", "all its connections are in use"),
         ("1226 User 'bot' has exceeded the 'max_user_connections' resource", "what this user may have is in use"),
         ("2026 SSL connection error; ?tls=off in its URL connects without", "see to the server's certificate"),
+        ("3032 The server is currently in offline mode", "wait until its admin has it online again"),
         ("2003 Can't connect to MySQL server on 'db' (timed out)", "start it, or see to host, port and firewall"),
         ("what answers there does not speak MySQL's protocol", "start it, or see to host, port and firewall"),
     ],

@@ -87,7 +87,7 @@ def test_a_delivery_that_does_not_fit_now_is_refused_whole_and_fits_later() -> N
 def test_bytes_are_bounded_as_well() -> None:
     desk = Desk(bytes_max=1000)
     desk.inbox.put(events(1), 900)
-    with pytest.raises(InboxFull):
+    with pytest.raises(InboxFull, match="1 event of 900 bytes is waiting or running; the inbox"):
         desk.inbox.put(events(1), 200)
     desk.inbox.settle(desk.out[0], DONE)
     desk.inbox.put(events(1), 200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,13 @@ def test_a_terminal_without_the_micro_sign_gets_an_u(encoding: str, unit: str) -
 )
 def test_what_it_cannot_take_is_one_line(arguments: tuple[str, ...], part: str) -> None:
     assert part in refused(plan(*arguments))
+
+
+@pytest.mark.parametrize("like", ["--coress", "--core"], ids=["one", "several"])
+def test_after_what_may_have_been_meant_there_is_no_full_stop(like: str) -> None:
+    said = refused(plan(like, "2"))
+    assert "'--cores'" in said
+    assert re.search(r"\?\)? See gbot plan --help\.", said), said
 
 
 def test_a_report_of_the_benchmarks_is_taken(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_follow_and_unfollow_are_noted_for_storing_and_known_at_once() -> None:
     assert world.users.there(["anna", "ben"]) == ["ben"]
     with pytest.raises(RecipientGone, match="the user has left"):
         world.users.check_there(["anna"], ELSEWHERE)
-    with pytest.raises(RecipientGone, match="1 of 2 users have left"):
+    with pytest.raises(RecipientGone, match="1 of 2 users has left"):
         world.users.check_there(["anna", "ben"], ELSEWHERE)
     assert world.users.note(happened("follow", at_ms=200), 1) == UserGone("plain", "anna", False, 200)
     world.users.check_there(["anna"], ELSEWHERE)

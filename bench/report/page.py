@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gbot.counts import counted
 from report.findings import disturbed, findings, other_notes
 from report.inlined import inlined
 from report.markup import Markup, element, joined
@@ -85,10 +86,6 @@ def when(date: str | None) -> str | None:
         return datetime.datetime.fromisoformat(date or "").astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
         return date
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def pair(name: str, text: str) -> Markup:

@@ -20,7 +20,8 @@ import subprocess
 import sys
 from typing import Final
 
-from gbot.checks.finding import Finding, State, count, fail, ok, warn
+from gbot.checks.finding import Finding, State, fail, ok, warn
+from gbot.counts import counted
 from gbot.errors import AppError, BotError
 from gbot.loader import DEFAULT_APP, load_bot
 
@@ -124,4 +125,4 @@ def _imported(name: str) -> Finding:
         advice = "add one (@bot.text() …), or every event is counted as unhandled"
         return warn(NAME, f"{name} has no handlers", advice, figures)
     which = f"{name}, the example, as no APP was given" if name == DEFAULT_APP else name
-    return ok(NAME, f"{which}: {count(handlers, 'handler')}", figures)
+    return ok(NAME, f"{which}: {counted(handlers, 'handler')}", figures)

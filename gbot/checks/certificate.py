@@ -9,8 +9,9 @@ from __future__ import annotations
 import ssl
 from typing import Any, Final
 
-from gbot.checks.finding import Finding, count, fail, ok, skip, warn
+from gbot.checks.finding import Finding, fail, ok, skip, warn
 from gbot.config import Config
+from gbot.counts import counted
 from gbot.errors import StartError
 from gbot.listener import load_tls
 
@@ -53,7 +54,7 @@ def judged(path: str, shown: dict[str, Any], now_s: float) -> Finding:
     if now_s < begins_s:
         advice = "set this machine's clock, or use the one before"
         return fail(NAME, f"{itself} is not valid before {shown['notBefore']}", advice, figures)
-    found = f"{itself} is valid for {count(days, 'more day')}"
+    found = f"{itself} is valid for {counted(days, 'more day')}"
     if days < DAYS_MIN:
         return warn(NAME, found, "renew it soon; gbot serve reads it when it starts", figures)
     return ok(NAME, found, figures)

@@ -9,9 +9,10 @@ from contextlib import closing
 from typing import Final
 
 from gbot.checks.clock import Reading
-from gbot.checks.finding import Finding, count, fail, in_ms, milliseconds, ok, skip, warn
+from gbot.checks.finding import Finding, fail, in_ms, milliseconds, ok, skip, warn
 from gbot.checks.server import RDS, WRITER, clock_of, is_read_only, when_away
 from gbot.config import Config
+from gbot.counts import counted
 from gbot.database.address import Address, parse
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
@@ -93,7 +94,7 @@ def sessions(user: str, there: int, share: Share, config: Config) -> Finding:
     figures = {"used_by_user": max(0, there)}
     if there <= 0:
         return ok(SESSIONS, f"user {user} has no other connections open there", figures)
-    found = f"user {user} has {count(there, 'connection')} open there already"
+    found = f"user {user} has {counted(there, 'connection')} open there already"
     if config.db_share > 1:
         return ok(SESSIONS, f"{found}, which are in the shares of the {config.db_share} nodes", figures)
     pool = min(config.db_pool, share.connections)

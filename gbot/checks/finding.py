@@ -93,11 +93,6 @@ def _passwords(url: str) -> set[str]:
     return {password, careless, plain, quote(plain, safe="")}
 
 
-def count(number: float, what: str) -> str:
-    """``1 worker``, ``12,000 workers``."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def size(bytes_: float) -> str:
     """``17.3 KiB``, ``512 MiB``, ``1.4 GiB``: each is 1,024 of the one before."""
     if math.isinf(bytes_):

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from gbot.checks.clock import Reading
-from gbot.checks.finding import Finding, count, fail, in_ms, milliseconds, ok, size, warn
+from gbot.checks.finding import Finding, fail, in_ms, milliseconds, ok, size, warn
 from gbot.checks.server import WRITER, clock_of, is_read_only, when_away
 from gbot.config import Config
+from gbot.counts import counted
 from gbot.database.address import parse
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
@@ -78,7 +79,7 @@ def _file(path: Path) -> Finding:
 def _beside(workers: int) -> str:
     if not workers:
         return UNUSED
-    return f"; {count(workers, 'worker')} {'uses' if workers == 1 else 'use'} it now, which this look does not disturb"
+    return f"; {counted(workers, 'worker uses', 'workers use')} it now, which this look does not disturb"
 
 
 def _disk(directory: Path) -> Finding:
@@ -108,7 +109,8 @@ def _mysql(url: str, tell: Callable[[Reading], object]) -> Finding:
     except StartError as error:
         return fail(NAME, str(error), "use a server that is new enough")
     except DatabaseRefused as error:
-        return fail(NAME, f"{place} does not let gbot in: {error}", "see to user, password and database in GBOT_INBOX")
+        advice = "see to user, password, database and ?tls= in GBOT_INBOX"
+        return fail(NAME, f"{place} does not let gbot in: {error}", advice)
     except DatabaseDown as error:
         advice = f"{when_away(error)}; without it gbot serve takes no events"
         return fail(NAME, f"{place} cannot be reached: {error}", advice)

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from gbot.checks.finding import Finding, count, fail, ok, size, skip, warn
+from gbot.checks.finding import Finding, fail, ok, size, skip, warn
 from gbot.config import Config
+from gbot.counts import counted
 from gbot.database.sizing import FILES_RESERVED, files_for_share, fit, share_of_files
 from gbot.listener import BACKLOG
 from gbot.planning.costs import read_figures
@@ -94,7 +95,7 @@ def memory(config: Config, limit: float) -> Finding:
     handlers, rest = config.pool * figures.calling.in_bytes, connections * figures.connection.in_bytes
     needed = figures.base.in_bytes + handlers + rest
     each = size(figures.calling.in_bytes)
-    found = f"{count(config.pool, 'handler')} at once of {each} each, and the rest: {size(needed)}"
+    found = f"{counted(config.pool, 'handler')} at once of {each} each, and the rest: {size(needed)}"
     if math.isinf(limit):
         return skip(MEMORY, f"{found}; how much there is cannot be told")
     found += f" of {size(limit)}"

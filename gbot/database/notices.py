@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gbot.counts import counted
 from gbot.database.outage import COMPLAINT_PAUSE_S, Outage, Trouble
 from gbot.database.place import Place, PoolStatistics, longest_text
 from gbot.errors import DatabaseError
@@ -40,7 +41,8 @@ class Notices:
         """So many are open, which is all that are to be at the start."""
         if self._warming_since is not None:
             took_s, self._warming_since = now - self._warming_since, None
-            log.info("%d connections to %s are open, after %s", count, self._name, _lasting(took_s))
+            are = "is" if count == 1 else "are"
+            log.info("%s to %s %s open, after %s", counted(count, "connection"), self._name, are, _lasting(took_s))
 
     # What goes wrong.
 
@@ -72,7 +74,7 @@ class Notices:
         why = f", and no more can be opened ({reason})" if reason else ""
         text = (
             f"no connection to {self._name} became free within {wait_s:g} s: {pool.in_use} of {pool.size} are in use"
-            f"{why}, {pool.waiting} others wait{longest_text(held, now)}"
+            f"{why}, {counted(pool.waiting, 'other waits', 'others wait')}{longest_text(held, now)}"
         )
         self.seldom("busy", text, now)
         return text
@@ -93,7 +95,7 @@ class Notices:
         if self._ended and now >= self._due_at.get("ended", 0.0):
             self._due_at["ended"] = now + COMPLAINT_PAUSE_S
             count, self._ended = self._ended, 0
-            log.info("%d idle %s to %s had been closed by the server", count, _plural("connection", count), self._name)
+            log.info("%s to %s had been closed by the server", counted(count, "idle connection"), self._name)
         if not outage.reason and now - outage.succeeded_at >= SETTLED_S:
             lasted_s = self._away.lasted_s(outage.succeeded_at)
             if self._away.ends():
@@ -114,11 +116,8 @@ class Notices:
             log.warning("A connection to %s has been held for %.0f s, %s", self._name, held_s, place.whereabouts())
         if len(new) > HOLDERS_NAMED:
             more = len(new) - HOLDERS_NAMED
-            log.warning("%d more %s to %s have been held for as long", more, _plural("connection", more), self._name)
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
+            have = "has" if more == 1 else "have"
+            log.warning("%s to %s %s been held for as long", counted(more, "more connection"), self._name, have)
 
 
 def _lasting(seconds: float) -> str:

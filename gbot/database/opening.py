@@ -19,6 +19,7 @@ from typing import Final
 
 import gevent
 
+from gbot.counts import counted
 from gbot.database.address import Address
 from gbot.database.client import Database
 from gbot.database.connection import Connection
@@ -93,7 +94,8 @@ class Opening:
         self._pool.stop()
         left = self._pool.end_unfinished(time.monotonic() + END_S)
         if left:
-            log.warning("%d statements that were left unfinished may still run in %s", left, self._place)
+            statements = counted(left, "statement that was", "statements that were")
+            log.warning("%s left unfinished may still run in %s", statements, self._place)
 
     def _fit(self, *, clamp: bool) -> None:
         """Ask the server and size the pool. Raises DatabaseError, and StartError where it is to refuse."""

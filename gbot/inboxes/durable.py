@@ -36,6 +36,7 @@ from typing import Final
 import gevent
 import gevent.event
 
+from gbot.counts import counted
 from gbot.directory import Change, Directory
 from gbot.errors import DeliveryTooLarge, InboxFull, StoreUnavailable
 from gbot.event import Event
@@ -146,11 +147,12 @@ class DurableInbox:
         """Raise InboxFull, DeliveryTooLarge or StoreUnavailable before anything is begun."""
         if count > self._held_max or body_bytes > self._bytes_max:
             raise DeliveryTooLarge(
-                f"The delivery has {count} events of {body_bytes} bytes; the inbox holds {self._held_max} events "
-                f"and takes {self._bytes_max} bytes at once."
+                f"The delivery has {counted(count, 'event')} of {body_bytes:,} bytes; the inbox holds "
+                f"{counted(self._held_max, 'event')} and takes {self._bytes_max:,} bytes at once."
             )
         if self._held + self._parcels.events + count > self._held_max:
-            raise InboxFull(f"{self._held} events are waiting, running or dead; the inbox holds {self._held_max}.")
+            held = counted(self._held, "event is", "events are")
+            raise InboxFull(f"{held} waiting, running or dead; the inbox holds {self._held_max:,}.")
         if self._stopping or not self._health.may_put(time.monotonic()):
             raise StoreUnavailable("Events cannot be stored at the moment; send this again.")
 
@@ -244,7 +246,7 @@ class DurableInbox:
         self._rescued += tidied.rescued
         if tidied.lives_ended:
             names = ", ".join(map(str, tidied.lives_ended))
-            log.warning("Worker %s is gone; its %d entries run again", names, tidied.rescued)
+            log.warning("Worker %s is gone; its %s again", names, counted(tidied.rescued, "entry runs", "entries run"))
         if tidied.more:
             self._next_look = 0.0
 
@@ -310,7 +312,8 @@ class DurableInbox:
         if parcels[0].failures < TRIES_MAX:
             self._parcels.give_back(last=True)
         else:
-            log.error("Gave up a delivery of %d events that could not be stored: %s", len(parcels[0].events), error)
+            events = counted(len(parcels[0].events), "event")
+            log.error("Gave up a delivery of %s that could not be stored: %s", events, error)
             self._parcels.refuse(NOT_STORED)
 
     def _count(self, turned: Turned, outcomes: list[tuple[Entry, Outcome]]) -> None:

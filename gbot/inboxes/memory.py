@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 import gevent
 import msgspec
 
+from gbot.counts import counted
 from gbot.directory import Directory
 from gbot.errors import DeliveryTooLarge, InboxFull
 from gbot.event import Conversation, Event
@@ -82,10 +83,11 @@ class MemoryInbox:
 
     def _refuse(self, count: int, size_bytes: int) -> NoReturn:
         self._refused += count
-        bounds = f"the inbox holds {self._held_max} events and {self._bytes_max} bytes"
+        bounds = f"the inbox holds {counted(self._held_max, 'event')} and {self._bytes_max:,} bytes"
         if count > self._held_max or size_bytes > self._bytes_max:
-            raise DeliveryTooLarge(f"The delivery has {count} events of {size_bytes} bytes; {bounds}.")
-        raise InboxFull(f"{self._held} events of {self._held_bytes} bytes are waiting or running; {bounds}.")
+            raise DeliveryTooLarge(f"The delivery has {counted(count, 'event')} of {size_bytes:,} bytes; {bounds}.")
+        held, are = counted(self._held, "event"), "is" if self._held == 1 else "are"
+        raise InboxFull(f"{held} of {self._held_bytes:,} bytes {are} waiting or running; {bounds}.")
 
     def _hold_back(self, entries: list[Entry]) -> list[Entry]:
         """Those that may run; the others are put behind the one of their conversation that is to be tried again."""

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from gbot.counts import counted
 from gbot.errors import RecipientGone, ResultUnknown, SendError
 from gbot.event import Event, Message
 from gbot.outbound.api import Api, ApiStatistics
@@ -133,7 +134,8 @@ class ApiSender:
             except SendError as error:
                 if not arrived or request.repeatable:
                     raise
-                sentence = f"{arrived} messages have arrived and are not sent again, the next has not: {error}"
+                earlier = counted(arrived, "message has arrived and is", "messages have arrived and are")
+                sentence = f"{earlier} not sent again, the next has not: {error}"
                 raise ResultUnknown(sentence, final=True) from error
 
     def _send_push(self, to: str, messages: Sequence[Message], retry_key: str) -> None:

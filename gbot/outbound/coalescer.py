@@ -40,6 +40,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
+from gbot.counts import counted
 from gbot.errors import (
     ApiError,
     ApiLimited,
@@ -300,7 +301,8 @@ def _is_verdict(error: SendError) -> bool:
 def _given_up(error: SendError, users: int) -> ApiError:
     status = error.status if isinstance(error, ApiError) else None
     return ResultUnknown(
-        f"a multicast to {users} users may have arrived, and the API does not say; it is not sent again: {error}",
+        f"a multicast to {counted(users, 'user')} may have arrived, and the API does not say; "
+        f"it is not sent again: {error}",
         status,
         final=True,
     )

@@ -77,10 +77,9 @@ class Connections:
         self.wanted += 1
         try:
             if not self._places.acquire(timeout=settings.read_timeout_s):
-                raise LaneBusy(
-                    f"all {settings.connections_max} connections to {self.route.origin} are in use; nothing was sent",
-                    BUSY_RETRY_S,
-                )
+                many, origin = settings.connections_max, self.route.origin
+                busy = f"the only connection to {origin} is" if many == 1 else f"all {many} connections to {origin} are"
+                raise LaneBusy(f"{busy} in use; nothing was sent", BUSY_RETRY_S)
         except BaseException:
             self.wanted -= 1
             raise

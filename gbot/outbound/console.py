@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Final, NoReturn, TextIO
 
+from gbot.counts import counted
 from gbot.errors import MessageRefused, ReplyRefused
 from gbot.event import Event, Message
 from gbot.platform import Limits
@@ -31,7 +32,7 @@ class ConsoleSender:
         self._pushed += len(messages)
 
     def multicast(self, to: Sequence[str], messages: Sequence[Message], retry_key: str) -> None:
-        self._print(f"push to {len(to)} users", messages)
+        self._print(f"push to {counted(len(to), 'user')}", messages)
         self._pushed += len(messages) * len(to)
 
     def announce(self, messages: Sequence[Message], retry_key: str) -> None:

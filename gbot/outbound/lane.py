@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Final
 import gevent
 from greenlet import getcurrent
 
+from gbot.counts import counted
 from gbot.deadlines import Deadlines
 from gbot.errors import LaneBusy
 from gbot.limiter import Limit, Limiter
@@ -135,7 +136,7 @@ class Lane:
 
     def _wait(self, flow: Hashable, now: float, within_s: float) -> None:
         if self._is_full_for(flow):
-            raise self._busy(now, f"{self._waiting} requests wait already")
+            raise self._busy(now, f"{counted(self._waiting, 'request waits', 'requests wait')} already")
         if within_s <= 0 or now + within_s < self._limiter.ready_at:
             raise self._busy(now, f"no request may begin within {max(0.0, within_s):.3g} s")
         waiter = Waiter(flow, now, within_s)

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from gbot.counts import counted
 from gbot.planning import data
 from gbot.planning.plan import Costs, Load, Part
 
@@ -179,14 +180,10 @@ def _call(figures: Figures, load: Load) -> tuple[Part, ...]:
     if not load.calls:
         return ()
     each = figures.call.value - figures.asleep.value
-    what = f"for {_times(load.calls, 'call', 'calls')} to the platform's API"
+    what = f"for {counted(load.calls, 'call')} to the platform's API"
     return (Part("calls", what, load.calls * each),)
 
 
 def _queries(figures: Figures, queries: float) -> Part:
     each = figures.query.value - figures.asleep.value
-    return Part("queries", f"for {_times(queries, 'use', 'uses')} of a connection", queries * each)
-
-
-def _times(count: float, one: str, many: str) -> str:
-    return f"{count:g} {one if count == 1 else many}"
+    return Part("queries", f"for {counted(queries, 'use')} of a connection", queries * each)

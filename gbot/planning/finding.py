@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
+from gbot.counts import counted
 from gbot.planning.costs import Figures, Measured, waiting_bytes
 from gbot.planning.plan import US_PER_S
-from gbot.planning.words import some
 
 SAMPLE_S: Final = 0.5  # between two samples
 END_MAX_S: Final = 90.0  # for handlers to end, at the warm-up and after the load
@@ -72,15 +72,15 @@ class Finding(msgspec.Struct, frozen=True):
 
     def doubts(self) -> list[str]:
         """Why the figures may not tell much."""
-        ended, was = some(self.ended, "event"), "was" if self.put_off == 1 else "were"
+        ended, was = counted(self.ended, "event"), "was" if self.put_off == 1 else "were"
         facts = {
             f"{self.failed} of {ended} failed": self.failed,
             f"{self.put_off} of {ended} {was} put off, as what they need is away or busy": self.put_off,
             f"{self.unhandled} of {ended} had no handler": self.unhandled,
-            f"{some(self.left, 'event')} had not ended {END_MAX_S:g} s after the load": self.left,
-            f"the server took {self.sent} of {some(self.asked, 'event')} in the time": self.sent < self.asked,
-            f"only {some(self.ended, 'event has', 'events have')} ended": self.ended < EVENTS_FEW,
-            f"handlers were seen at work in {some(self.seen, 'sample')} only, which makes their latency a guess "
+            f"{counted(self.left, 'event')} had not ended {END_MAX_S:g} s after the load": self.left,
+            f"the server took {self.sent} of {counted(self.asked, 'event')} in the time": self.sent < self.asked,
+            f"only {counted(self.ended, 'event has', 'events have')} ended": self.ended < EVENTS_FEW,
+            f"handlers were seen at work in {counted(self.seen, 'sample')} only, which makes their latency a guess "
             "(--latency N takes another, --seconds N more samples)": self.seen < SEEN_FEW and not self.measured.is_held,
         }
         return [fact for fact, is_so in facts.items() if is_so]

@@ -37,12 +37,12 @@ import gevent
 import msgspec
 
 from gbot.checks.server import when_away
+from gbot.counts import counted
 from gbot.database.address import Address
 from gbot.database.connector import Connector
 from gbot.errors import DatabaseDown, DatabaseRefused, StartError
 from gbot.planning.costs import Figures
 from gbot.planning.finding import END_MAX_S, SAMPLE_S, Finding, Sample, finding
-from gbot.planning.words import some
 
 HOST: Final = "127.0.0.1"
 ASK_MAX_S: Final = 3.0
@@ -203,7 +203,7 @@ def ask_database(address: Address) -> None:
         with gevent.Timeout(ASK_MAX_S, DatabaseDown(f"no answer within {ASK_MAX_S:g} s")):
             Connector(address).connect().close()
     except DatabaseRefused as error:
-        why = f"does not let gbot in: {error}; see to user, password and database in its URL"
+        why = f"does not let gbot in: {error}; see to user, password, database and ?tls= in its URL"
         raise StartError(f"nothing was measured: the bot's database {address.place} {why}") from None
     except DatabaseDown as error:
         why = f"cannot be reached: {error}; {when_away(error)}"
@@ -232,7 +232,7 @@ def measure(
             raise StartError(". ".join(filter(None, [why, child.journal.trouble(put_off=True)])))
         rest = child.samples_for(REST_S)
         asked = max(1, round(rate * seconds))
-        say(f"now {some(asked, 'event')}, {rate:g}/s for {seconds:g} s")
+        say(f"now {counted(asked, 'event')}, {rate:g}/s for {seconds:g} s")
         sent = send(port, texts, rate, asked)
         child.wait_until_ended()
         samples = child.samples_since(rest[-1].at_s)

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
+from gbot.counts import number
 from gbot.planning.plan import DatabaseServer, db_share, max_connections_for
 from gbot.planning.rds import ENGINES, InstanceClass, Origin, Table
-from gbot.planning.words import each_of, number, row, share_text, what_would_do, wrapped
+from gbot.planning.words import each_of, row, share_text, what_would_do, wrapped
 
 HEADS: Final = ("CLASS", "vCPU", "MEMORY", "MYSQL", "MARIADB", "AURORA MYSQL", "EACH NODE")
 HEAD_CELLS: Final = 14

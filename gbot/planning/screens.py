@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from gbot.counts import counted, number
 from gbot.planning.costs import Measured
 from gbot.planning.plan import (
     POOL_MAX,
@@ -24,7 +25,7 @@ from gbot.planning.plan import (
     with_headroom,
 )
 from gbot.planning.rds import Origin
-from gbot.planning.words import each_of, nodes_text, number, row, share_text, size, some, span
+from gbot.planning.words import each_of, nodes_text, row, share_text, size, span
 
 LEAST: Final = ", the least that a node is given"
 ALL: Final = ", all that it may have"
@@ -104,12 +105,12 @@ def cpu_steps(question: Question, plan: Plan) -> list[str]:
     costs, whole, rate = question.costs, plan.totals, number(question.load.events_per_s)
     parts = " + ".join(f"{number(part.us)} µs {part.what}" for part in costs.cpu)
     total = f" = {number(costs.cpu_us)} µs" if len(costs.cpu) > 1 else ""
-    has = some(min(question.node.cores, WORKERS_PER_NODE), "core")
+    has = counted(min(question.node.cores, WORKERS_PER_NODE), "core")
     bound = ", whose one worker can use no more" if question.node.cores > WORKERS_PER_NODE else ""
     return [
         f"an event: {parts}{total}",
         *_upper_bound(question),
-        f"{rate}/s x {number(costs.cpu_us)} µs = {some(whole.cores, 'core')}; "
+        f"{rate}/s x {number(costs.cpu_us)} µs = {counted(whole.cores, 'core')}; "
         f"{question.margin} {number(whole.cores_needed)}",
         f"of {has} on a node{bound}: {_nodes_of('CPU', plan)}",
     ]
@@ -129,8 +130,8 @@ def memory_steps(question: Question, plan: Plan) -> list[str]:
     costs, own, given = question.costs, plan.share, question.node.memory_bytes
     connections = ""
     if own.db_pool:
-        connections = f" + {some(own.db_pool, 'connection')} x {size(costs.connection_bytes)}"
-    handlers = f"{some(own.pool, 'handler')} x {size(costs.waiting_bytes)}"
+        connections = f" + {counted(own.db_pool, 'connection')} x {size(costs.connection_bytes)}"
+    handlers = f"{counted(own.pool, 'handler')} x {size(costs.waiting_bytes)}"
     steps = [
         f"{size(costs.base_bytes)} + {handlers}{connections} = {size(own.memory_bytes)} on {each_of(plan.shared_by)}"
     ]
@@ -146,7 +147,7 @@ def database_steps(question: Question, plan: Plan) -> list[str]:
     more = ""
     if database.pool > database.needed:
         more = ALL if database.pool == database.allowed else LEAST
-    uses = f"{some(load.queries, 'use')} of a connection{question.mark('queries')}"
+    uses = f"{counted(load.queries, 'use')} of a connection{question.mark('queries')}"
     return [
         f"{number(load.events_per_s)}/s x {uses} x {span(load.query_s)}{question.mark('query_s')} = "
         f"{number(whole.connections)} at once; {question.padded(whole.connections, whole.db_pool)}",
@@ -172,9 +173,9 @@ def files_steps(question: Question, plan: Plan) -> list[str]:
     own, has = plan.share, number(question.node.open_files)
     what = "for what comes in"
     if own.db_pool:
-        what += f" and {some(own.db_pool, 'connection')} to the database"
+        what += f" and {counted(own.db_pool, 'connection')} to the database"
     if question.load.calls:
-        what = f"half for calls, of {some(own.pool, 'handler')} at worst, half {what}"
+        what = f"half for calls, of {counted(own.pool, 'handler')} at worst, half {what}"
     each = each_of(plan.shared_by)
     return [f"{number(own.open_files)} on {each}: {what}", f"of {has}: {_nodes_of('open files', plan)}"]
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
+from gbot.counts import counted, number
 from gbot.planning.plan import NODES_MAX, Database, Need, Plan, events_per_s_max
 from gbot.planning.screens import Question, resource_lines
-from gbot.planning.words import each_of, nodes_text, number, size, smallest_class, some, what_would_do, wrapped
+from gbot.planning.words import each_of, nodes_text, size, smallest_class, what_would_do, wrapped
 
 UNNAMED: Final = "APP"
 TOLD_BY: Final = {"CPU": "--cores", "memory": "--memory", "open files": "--files"}
@@ -45,7 +46,7 @@ def available(need: Need) -> str:
         return size(round(need.available))
     if need.unit == "cores":
         return "a core" if need.available == 1 else f"{number(need.available)} cores"
-    return some(need.available, need.unit.removesuffix("s"), need.unit)
+    return counted(need.available, need.unit.removesuffix("s"), need.unit)
 
 
 def impossible(resource: str) -> str:
@@ -80,7 +81,8 @@ def spare_lines(question: Question, plan: Plan, width: int) -> list[str]:
         return [*wrapped(so, width), f"  {start_command(question.app, plan, spare)}"]
     sentence = (
         f"One more, so that one may be away, has no room in the database: {each_of(spare.nodes)} might have "
-        f"{some(spare.allowed or 0, 'connection')} and needs {number(spare.needed)}. {_what_would_do(question, spare)}"
+        f"{counted(spare.allowed or 0, 'connection')} and needs {number(spare.needed)}. "
+        f"{_what_would_do(question, spare)}"
     )
     return wrapped(sentence, width)
 

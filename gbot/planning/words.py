@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from gbot.counts import counted, number
 from gbot.database.sizing import ServerLimits, share_of
 from gbot.planning.plan import NODES_MAX, DatabaseServer
 from gbot.planning.rds import ENGINES, GIB, Origin
@@ -19,11 +20,6 @@ WIDTH_MIN: Final = 40
 WIDTH_MAX: Final = 110
 UNITS: Final = {"GiB": GIB, "MiB": 2**20}
 NOBODY_THERE: Final = " (0 there now)"  # of a server that was asked; this one was not
-
-
-def number(value: float) -> str:
-    """Three digits, whole numbers with all of theirs: 0.563, 40.3, 6,500."""
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def span(seconds: float) -> str:
@@ -37,12 +33,8 @@ def size(bytes_: int) -> str:
     return f"{number(bytes_ / 1024)} KiB"
 
 
-def some(count: float, one: str, many: str = "") -> str:
-    return f"{number(count)} {one if count == 1 else many or one + 's'}"
-
-
 def nodes_text(nodes: int | None) -> str:
-    return f"not even {number(NODES_MAX)} nodes would do" if nodes is None else some(nodes, "node")
+    return f"not even {number(NODES_MAX)} nodes would do" if nodes is None else counted(nodes, "node")
 
 
 def each_of(nodes: int) -> str:

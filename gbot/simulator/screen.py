@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from gbot.simulator.verdict import UNASKED, UNQUOTING, Asked, Endpoint, Sent, Times, Verdict, counted
+from gbot.counts import counted
+from gbot.simulator.verdict import UNASKED, UNQUOTING, Asked, Endpoint, Sent, Times, Verdict
 
 BAR: Final = 30  # characters
 WIDTH: Final = 80  # of a row of the verdict
@@ -113,7 +114,7 @@ def _folded(row: Sequence[str], width: int) -> Iterator[tuple[str, str, str]]:
 
 def _sent(sent: Sent) -> str:
     again = sent.duplicates + sent.again + sent.unanswered
-    text = f"in {sent.new:,} deliveries; {again:,} sent again"
+    text = f"in {counted(sent.new, 'delivery', 'deliveries')}; {again:,} sent again"
     statuses = [_glued(f"{status}: {count:,}") for status, count in sent.failed.items()]
     return text + (f", {sum(sent.failed.values()):,} not taken ({', '.join(statuses)})" if statuses else "")
 

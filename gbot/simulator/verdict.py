@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from gbot.counts import counted
 from gbot.simulator.calls import DROPPED, Calls
 from gbot.simulator.histogram import Histogram
 from gbot.simulator.ledger import EXCUSES, Ledger, Mishap
@@ -235,8 +236,3 @@ def _praise(events: Events, api: Asked) -> str:
         "every event was answered exactly once where the platform makes that possible; "
         f"it did not for {events.lost:,} of {events.wanting_an_answer:,}"
     )
-
-
-def counted(count: int, one: str, more: str = "") -> str:
-    """``1 event``, ``2,000 events``."""
-    return f"{count:,} {one if count == 1 else more or one + 's'}"

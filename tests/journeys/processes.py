@@ -139,7 +139,7 @@ class Served(Program):
         super().__init__([sys.executable, "-m", "gbot", "serve", *arguments], environ, cwd)
         try:
             self.address = self.wait_for_line(SERVING)[1]
-            self.wait_for_line("handlers at once")  # the line after the last address
+            self.wait_for_line("handlers? at once")  # the line after the last address
         except AssertionError:
             self.kill()
             raise

@@ -324,6 +324,7 @@ def test_a_database_that_lets_nobody_in_fails(check: Callable[..., Program], mys
     assert "does not let gbot in" in checks["database"]["found"]
     assert checks["database"]["advice"].startswith("see to user, password, database and ?tls= in GBOT_DB")
     assert "does not let gbot in" in checks["inbox"]["found"]
+    assert checks["inbox"]["advice"] == "see to user, password, database and ?tls= in GBOT_INBOX"
     assert states(checks, "database", "inbox", "clock") == ["fail", "fail", "skip"]
 
 
