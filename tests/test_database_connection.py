@@ -18,7 +18,7 @@ import pytest
 from gbot.database.address import parse
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
-from gbot.database.pool import TRUST_S
+from gbot.database.stock import TRUST_S
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused, Deadlock, DuplicateKey
 from tests.database_rig import anew, opened, outcome, patched
 from tests.journeys.mariadb import MariaDb

@@ -12,11 +12,13 @@ import gevent
 import pytest
 from gevent.event import AsyncResult, Event
 
-from gbot.database.growth import ENDING_TRIES_MAX, OPENINGS_MAX, Growth
+from gbot.database.growth import ENDING_TIMEOUT_S, ENDING_TRIES_MAX, OPEN_TIMEOUT_S, OPENINGS_MAX, Growth
 from gbot.database.notices import FORGIVEN_S, HOLDERS_NAMED, SETTLED_S, Notices
 from gbot.database.outage import PAUSE_MIN_S, REFUSAL_PAUSE_S, Outage
 from gbot.database.place import Place
-from gbot.database.pool import PING_AFTER_S, SWEEP_ROUNDS, TRUST_S, Pool
+from gbot.database.pool import Pool
+from gbot.database.stock import PING_AFTER_S, TRUST_S
+from gbot.database.upkeep import SWEEP_ROUNDS
 from gbot.errors import BotError, DatabaseAway, DatabaseBusy, DatabaseDown, DatabaseMistake, NotNow
 from gbot.turns import TURN_S
 from tests.database_rig import FakeConnection, FakeServer, Kept, kept_log, outcome
@@ -690,7 +692,7 @@ def test_an_ending_that_hangs_is_given_up_too(server: FakeServer, log: Kept) -> 
         return made[-1]
 
     growth: Growth[Silent] = Growth(
-        connect, "fake", lambda place: None, log.texts.append, lambda: growth.begin(0), open_timeout_s=0.05
+        connect, "fake", lambda place: None, log.texts.append, lambda: growth.begin(0), ending_timeout_s=0.05
     )
     growth.leave(1)
     growth.begin(0)
@@ -713,6 +715,53 @@ def test_one_by_whose_ending_connections_break_holds_nobody_up(make: MakePool, s
     assert log.texts == ["A statement that was left unfinished may still run in fake: it broke"]
     for other in others:
         pool.give(other)
+
+
+def test_one_whose_ending_hangs_holds_nobody_up(server: FakeServer) -> None:
+    class Silent(FakeConnection):
+        def end_session(self, session: int) -> None:
+            Event().wait()
+
+    pool: Pool[Silent] = Pool(lambda: Silent(server, 1), "fake", 2, wait_s=ENDING_TIMEOUT_S + 60)
+    pool.start()
+    place = pool.take()
+    place.connection.at_work = True
+    pool.drop(place)
+    pool.give(pool.take())
+    assert pool.statistics().waited_s < OPEN_TIMEOUT_S  # while the connection that ends it still hangs
+    pool.stop()
+
+
+def test_of_several_that_are_handed_over_and_dead_none_is_used(make: MakePool, server: FakeServer) -> None:
+    pool = make(3)
+    first, second, third = taken(pool, 3)
+
+    def use_one() -> None:
+        place = pool.take()
+        place.connection.use()
+        pool.give(place)
+
+    waiting = gevent.spawn(use_one)
+    wait_until(lambda: pool.statistics().waiting == 1)
+    server.restart()
+    server.welcome.clear()
+    pool.drop(first)  # it broke; no other takes its place yet
+    for number, place in enumerate((second, third), 2):
+        pool.give(place)
+        wait_until(lambda number=number: pool.statistics().broken == number)
+    server.welcome.set()
+    waiting.get(timeout=10)
+
+
+def test_who_has_waited_holds_it_from_when_it_came(make: MakePool) -> None:
+    pool = make(1)
+    place = pool.take()
+    waiting = gevent.spawn(pool.take)
+    wait_until(lambda: pool.statistics().waiting == 1)
+    given_at = time.monotonic()
+    pool.give(place)
+    assert waiting.get(timeout=10).since >= given_at
+    pool.drop(place)
 
 
 def test_few_are_ended_at_once_for_until_then_the_server_has_both(make: MakePool, server: FakeServer) -> None:
@@ -950,7 +999,7 @@ def test_those_that_the_server_has_closed_are_found_though_nobody_takes_them(
         pool.give(place)
     for place in places[1:4]:  # not the one that was used longest ago, at which every round looks
         place.connection.ended = True
-    pool._look_round(SWEEP_ROUNDS)
+    pool._upkeep.round(SWEEP_ROUNDS)
     assert [place.connection.closed for place in places] == [False, True, True, True, False]
     assert (pool.statistics().broken, pool.statistics().open) == (3, 2)
     wait_until(lambda: log.having("3 idle connections to fake had been closed by the server"))
@@ -966,7 +1015,7 @@ def test_when_those_that_were_idle_are_found_closed_those_in_use_are_not_trusted
     [idle, answered] = taken(pool, 2)
     pool.give(idle)
     server.restart()
-    pool._look_round(SWEEP_ROUNDS)
+    pool._upkeep.round(SWEEP_ROUNDS)
     pool.give(answered)
     place = pool.take()
     place.connection.use()

@@ -29,8 +29,9 @@ T = TypeVar("T")
 OPENINGS_MAX: Final = 32  # at once
 ENDINGS_MAX: Final = 4  # at once: for as long as both are there, the server has more sessions than the pool has places
 ENDING_TRIES_MAX: Final = 3
+ENDING_TIMEOUT_S: Final = 2.0  # for as long, one counts on the connection that ends it; handlers wait 5 s by default
 ENDING_PAUSE_S: Final = 0.5  # after one that broke the connection
-OPEN_TIMEOUT_S: Final = 10.0  # and as long for an ending
+OPEN_TIMEOUT_S: Final = 10.0
 MAY_STILL_RUN: Final = "A statement that was left unfinished may still run in %s: %s"
 
 
@@ -45,7 +46,7 @@ class Growth(Generic[P]):
     """Opens connections to ``name`` by ``connect``, which raises DatabaseDown.
 
     ``arrived`` takes each of them, ``failed`` is called when one could not be opened, ``resume`` when it is time to
-    begin again. An opening that hangs is given up after ``open_timeout_s``.
+    begin again. An opening that hangs is given up after ``open_timeout_s``, an ending after ``ending_timeout_s``.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Growth(Generic[P]):
         failed: Callable[[Exception], None],
         resume: Callable[[], None],
         open_timeout_s: float = OPEN_TIMEOUT_S,
+        ending_timeout_s: float = ENDING_TIMEOUT_S,
     ) -> None:
         self._connect = connect
         self._name = name
@@ -63,6 +65,7 @@ class Growth(Generic[P]):
         self._failed = failed
         self._resume = resume
         self._open_timeout_s = open_timeout_s
+        self._ending_timeout_s = ending_timeout_s
         self._unfinished: deque[Unfinished] = deque()
         self.outage = Outage()
         self.under_way = 0
@@ -108,7 +111,7 @@ class Growth(Generic[P]):
     def _open_one(self, unfinished: Unfinished | None) -> None:
         began = time.monotonic()
         try:
-            connection = self._in_time(self._connect)
+            connection = self._in_time(self._connect, self._open_timeout_s)
         except Exception as error:
             self._is_over(unfinished, unfinished)
             self.outage.failed(str(error), time.monotonic())
@@ -137,17 +140,17 @@ class Growth(Generic[P]):
             self._unfinished.append(left)
             self._doubtful += left.tries > 0
 
-    def _in_time(self, step: Callable[[], T]) -> T:
+    def _in_time(self, step: Callable[[], T], timeout_s: float) -> T:
         try:
-            with gevent.Timeout(self._open_timeout_s):
+            with gevent.Timeout(timeout_s):
                 return step()
         except gevent.Timeout:
-            raise DatabaseDown(f"no answer within {self._open_timeout_s:g} s") from None
+            raise DatabaseDown(f"no answer within {timeout_s:g} s") from None
 
     def _end_session(self, connection: P, unfinished: Unfinished) -> bool:
         """Returns whether the connection is still there: what else keeps a session from being ended does not matter."""
         try:
-            self._in_time(lambda: connection.end_session(unfinished.session))
+            self._in_time(lambda: connection.end_session(unfinished.session), self._ending_timeout_s)
         except DatabaseDown as error:
             connection.close()
             if unfinished.tries + 1 >= ENDING_TRIES_MAX:

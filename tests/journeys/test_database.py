@@ -20,7 +20,8 @@ from gbot.database.address import parse
 from gbot.database.client import Transaction
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
-from gbot.database.pool import TRUST_S, Pool
+from gbot.database.pool import Pool
+from gbot.database.stock import TRUST_S
 from gbot.errors import BotError, DatabaseAway, DatabaseBusy, DatabaseDown, DatabaseError
 from tests.database_rig import Opened, anew, kept_log, opened, outcome, patched
 from tests.journeys.mariadb import MariaDb
