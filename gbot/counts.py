@@ -5,7 +5,8 @@ from __future__ import annotations
 
 def counted(count: float, one: str, many: str = "") -> str:
     """The count with its noun; ``many`` is what several are called, unless that is ``one`` with an s."""
-    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+    text = number(count)  # 0.9996 is written as 1, and so is its noun
+    return f"{text} {one if text == '1' else many or one + 's'}"
 
 
 def number(value: float) -> str:

@@ -14,6 +14,8 @@ from gbot.counts import counted, number
         (1, "1 worker"),
         (1.0, "1 worker"),
         (0.438213, "0.438 workers"),
+        (0.9999, "1 worker"),
+        (999.6, "1,000 workers"),
         (2, "2 workers"),
         (999, "999 workers"),
         (12_000, "12,000 workers"),
