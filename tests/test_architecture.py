@@ -56,6 +56,7 @@ PURE |= {"gbot.draft", "gbot.chat_screen", "gbot.users_screens", "gbot.testing.a
 PURE |= {"gbot.sender", "gbot.users", "gbot.broadcast", "gbot.outbound.circuit"}
 PURE |= {
     "gbot.database.address",
+    "gbot.database.advice",
     "gbot.database.outage",
     "gbot.database.sizing",
     "gbot.database.values",

@@ -31,10 +31,10 @@ from gbot.checks.database import judged, sessions
 from gbot.checks.finding import HIDDEN, Finding, State, fail, ok, passed, secrets_in, size, skip, warn, without
 from gbot.checks.inbox import inbox
 from gbot.checks.port import holder_of, port
-from gbot.checks.server import when_away
 from gbot.checks.settings import Settings, config, config_file, read_settings, secrets, secrets_of
 from gbot.config import SETTINGS, Config
 from gbot.config_sources import load
+from gbot.database.advice import when_away
 from gbot.database.sizing import ServerLimits, Share, share_of
 from gbot.errors import ConfigError, DatabaseDown
 from gbot.inbox_screens import cells

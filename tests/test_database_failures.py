@@ -161,6 +161,8 @@ def test_messages_of_mysql_are_understood_too(code: int, text: str, name: str, v
         (pymysql.OperationalError(3100, "Error on observer"), DatabaseDown, "3100 Error on observer: DO 1"),
         (pymysql.OperationalError(1820, "You must reset"), DatabaseRefused, "1820 You must reset: DO 1"),
         (pymysql.OperationalError(1290, "with the --read-only option"), DatabaseAway, "--read-only"),
+        (pymysql.OperationalError(3032, "The server is currently in offline mode"), DatabaseDown, "offline mode"),
+        (pymysql.OperationalError(1820, "You must SET PASSWORD"), DatabaseRefused, "SET PASSWORD"),
         (pymysql.OperationalError(1290, "with the --super-read-only option"), DatabaseAway, "--super-read-only"),
         (pymysql.OperationalError(1290, "with the --secure-file-priv option"), DatabaseMistake, "for: DO 1"),
         (pymysql.ProgrammingError("not enough arguments"), DatabaseMistake, "not enough arguments: DO 1"),

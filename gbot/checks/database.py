@@ -10,10 +10,11 @@ from typing import Final
 
 from gbot.checks.clock import Reading
 from gbot.checks.finding import Finding, fail, in_ms, milliseconds, ok, skip, warn
-from gbot.checks.server import RDS, WRITER, clock_of, is_read_only, when_away
+from gbot.checks.server import WRITER, clock_of, is_read_only
 from gbot.config import Config
 from gbot.counts import counted
 from gbot.database.address import Address, parse
+from gbot.database.advice import RDS, when_away, when_refused
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
 from gbot.database.limits import inbox_beside, limits_beside
@@ -44,7 +45,7 @@ def database(config: Config, tell: Callable[[Reading], object]) -> list[Finding]
             reached = _reached(connection, f"{place}, {server}", connected_s, round_s)
             return [reached, *_connections(config, address, connection), _idle(connection)]
     except DatabaseRefused as error:
-        advice = "see to user, password, database and ?tls= in GBOT_DB: gbot serve would not start"
+        advice = f"{when_refused('GBOT_DB')}: gbot serve would not start"
         return [fail(NAME, f"{place} does not let gbot in: {error}", advice)]
     except DatabaseDown as error:
         advice = f"{when_away(error)}; events that need it are put off until gbot serve can reach it"

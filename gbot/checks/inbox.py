@@ -15,10 +15,11 @@ from typing import Final
 
 from gbot.checks.clock import Reading
 from gbot.checks.finding import Finding, fail, in_ms, milliseconds, ok, size, warn
-from gbot.checks.server import WRITER, clock_of, is_read_only, when_away
+from gbot.checks.server import WRITER, clock_of, is_read_only
 from gbot.config import Config
 from gbot.counts import counted
 from gbot.database.address import parse
+from gbot.database.advice import when_away, when_refused
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused, StartError
@@ -109,7 +110,7 @@ def _mysql(url: str, tell: Callable[[Reading], object]) -> Finding:
     except StartError as error:
         return fail(NAME, str(error), "use a server that is new enough")
     except DatabaseRefused as error:
-        advice = "see to user, password, database and ?tls= in GBOT_INBOX"
+        advice = when_refused("GBOT_INBOX")
         return fail(NAME, f"{place} does not let gbot in: {error}", advice)
     except DatabaseDown as error:
         advice = f"{when_away(error)}; without it gbot serve takes no events"

@@ -44,7 +44,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     @property
     def is_futile(self) -> bool:
-        """Whether nothing runs or is about to, and all that ever ran was put off: so it will be the next time."""
+        """Whether nothing runs or is about to, and all that ever ran was put off, as it may well be the next time."""
         return not (self.running or self.waiting) and 0 < self.events_finished == self.events_put_off
 
 

@@ -36,9 +36,9 @@ from typing import Final, NoReturn
 import gevent
 import msgspec
 
-from gbot.checks.server import when_away
 from gbot.counts import counted
 from gbot.database.address import Address
+from gbot.database.advice import when_away, when_refused
 from gbot.database.connector import Connector
 from gbot.errors import DatabaseDown, DatabaseRefused, StartError
 from gbot.planning.costs import Figures
@@ -203,7 +203,7 @@ def ask_database(address: Address) -> None:
         with gevent.Timeout(ASK_MAX_S, DatabaseDown(f"no answer within {ASK_MAX_S:g} s")):
             Connector(address).connect().close()
     except DatabaseRefused as error:
-        why = f"does not let gbot in: {error}; see to user, password, database and ?tls= in its URL"
+        why = f"does not let gbot in: {error}; {when_refused('its URL')}"
         raise StartError(f"nothing was measured: the bot's database {address.place} {why}") from None
     except DatabaseDown as error:
         why = f"cannot be reached: {error}; {when_away(error)}"
