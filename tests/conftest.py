@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 
 from gbot.bot import Bot
@@ -15,6 +16,10 @@ from tests.fake_line import FakeLineProcess
 from tests.journeys.mariadb import MariaDb
 from tests.journeys.processes import ROOT, Program, Served
 from tests.rig import Rig
+
+# An example takes as long as the machine lets it.
+hypothesis.settings.register_profile("gbot", deadline=None)
+hypothesis.settings.load_profile("gbot")
 
 # A shell that runs the tests in the background has SIGINT ignored, and so would have what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -92,7 +92,7 @@ def test_what_is_no_address_is_refused_with_what_is_wrong_and_without_its_passwo
 
 
 @given(st.text())
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 def test_any_text_is_read_or_refused(text: str) -> None:
     for url in (text, f"mysql://{text}"):
         try:

@@ -105,7 +105,7 @@ def test_a_value_comes_back_as_what_it_was(connection: Connection, value: object
 
 
 @given(st.lists(TEXTS | st.binary() | st.integers(-(2**63), 2**64 - 1), min_size=1))
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 def test_texts_and_bytes_come_back_whatever_they_hold(connection: Connection, values: list[object]) -> None:
     for mode in MODES:
         connection.execute(f"SET SESSION sql_mode = '{mode}'")

@@ -176,7 +176,7 @@ def test_a_timed_out_handlers_conversation_goes_on(make_rig: MakeRig) -> None:
     assert states == {"long": DEAD, "next": DONE}
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.sampled_from([None, 0.1, 0.2, 20.0]), st.sampled_from([0.0, 0.01, 30.0])),
@@ -273,7 +273,7 @@ def run_plans(make_rig: MakeRig, pool: int, plans: list[tuple[str | None, str]],
     return watch
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PLANS, max_size=60), st.integers(1, 8), st.integers(1, 20))
 def test_order_bound_and_count_hold_whatever_handlers_do(
     make_rig: MakeRig, plans: list[tuple[str | None, str]], pool: int, batch: int
@@ -281,7 +281,7 @@ def test_order_bound_and_count_hold_whatever_handlers_do(
     run_plans(make_rig, pool, plans, batch)
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.sampled_from([1, 7, 100]))
 def test_a_thousand_events_of_random_conversations(make_rig: MakeRig, seed: int, pool: int) -> None:
     chance = random.Random(seed)
@@ -385,7 +385,7 @@ def check_order(starts: list[tuple[int, int]], ends: list[int], strict: bool) ->
         assert ends == sorted(ends)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.sampled_from([None, *"abc"]), RUNS), max_size=25),
     st.integers(1, 8),
@@ -868,7 +868,7 @@ def test_an_error_handler_that_waits_does_not_hold_up_the_drain(make_rig: MakeRi
     assert rig.dispatcher.statistics().greenlets == 0
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PLANS, max_size=40), st.integers(1, 5), st.integers(0, 30))
 def test_a_drain_at_any_moment_settles_each_entry_once(
     make_rig: MakeRig, plans: list[tuple[str | None, str]], pool: int, turns: int

@@ -318,7 +318,6 @@ def chunked(body: bytes, sizes: list[int]) -> bytes:
 
 
 @given(st.lists(requests(), min_size=1, max_size=4), st.lists(st.integers(1, 3000), max_size=12))
-@settings(deadline=None)
 def test_a_valid_pipeline_means_the_same_however_it_is_cut(
     pipeline: list[tuple[bytes, tuple[str, bytes, bytes]]], cuts: list[int]
 ) -> None:
@@ -349,7 +348,7 @@ GARBLED = st.lists(st.one_of(FRAGMENTS, st.binary(max_size=6)), max_size=14).map
 
 
 @given(st.one_of(st.binary(max_size=500), GARBLED), st.lists(st.integers(1, 400), max_size=6))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_any_bytes_are_requests_or_a_refusal_however_they_are_cut(raw: bytes, cuts: list[int]) -> None:
     whole, cut = parse(raw), parse(raw, cuts)
     assert (cut.requests, cut.refusal and cut.refusal[0]) == (whole.requests, whole.refusal and whole.refusal[0])
@@ -401,13 +400,13 @@ def check_against_h11(raw: bytes) -> None:
 
 @given(st.one_of(GARBLED, GARBLED.map(lambda raw: GET + raw), GARBLED.map(lambda raw: CHUNKED + raw)))
 @example(POST + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello")
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 def test_what_is_accepted_h11_reads_the_same_way_or_refuses(raw: bytes) -> None:
     check_against_h11(raw)
 
 
 @given(st.lists(requests(), min_size=1, max_size=3), st.integers(0, 2000), st.binary(max_size=3), st.integers(0, 3))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_valid_requests_with_one_damaged_place_too(
     pipeline: list[tuple[bytes, tuple[str, bytes, bytes]]], place: int, patch: bytes, cut_out: int
 ) -> None:

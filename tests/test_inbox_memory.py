@@ -235,7 +235,7 @@ def test_an_entry_that_is_to_be_tried_again_comes_when_it_is_due_and_not_before(
     assert (statistics.settled[State.RETRY], statistics.settled[State.DEAD]) == (2, 1)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from([0.0, 0.01, 0.02, 0.05]), max_size=20))
 def test_entries_come_in_the_order_in_which_they_are_due(pauses: list[float]) -> None:
     desk = Desk()

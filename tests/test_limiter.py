@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gbot.limiter import (
@@ -87,7 +87,6 @@ def assert_within(limit: Limit, begun: Sequence[float]) -> None:
         assert other - one >= Fraction(limit.interval_s)
 
 
-@settings(deadline=None)
 @given(LIMITS, STEPS, st.sampled_from([0.0, 0.1, 12345.678, 1e9]))
 def test_never_more_than_the_limit_in_any_window(
     limit: Limit, steps: Iterable[tuple[float, int, float | None]], start: float

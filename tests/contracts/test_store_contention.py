@@ -191,13 +191,12 @@ def _dead(worker: Worker) -> list[str]:
 def watch(worker: Worker, strict: bool, over: threading.Event) -> list[str]:
     """The rules that always hold, at as many instants as can be looked at."""
     looks = 0
-    while not over.is_set():
+    while looks < 10 or not over.is_set():
         rows = [Row(r.event, r.place, r.received_ms, r.worker) for r in worker.records()]
         worker.look()
         looks += 1
         if broken := broken_rules(rows, strict):
             return broken
-    assert looks > 5
     return []
 
 

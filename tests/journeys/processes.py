@@ -5,7 +5,9 @@ Every wait is for a condition and has a deadline.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -19,6 +21,7 @@ from typing import IO, Final
 
 ROOT: Final = Path(__file__).parent.parent.parent
 DEADLINE_S: Final = 20.0
+PORTS: Final = (12_000, 32_000)  # below those of outgoing connections
 SERVING: Final = r"Taking \w+ deliveries at (\S+?)/callback"
 
 
@@ -33,10 +36,13 @@ def clean_environ(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody has, and that no outgoing connection gets until it is used: those have theirs from above."""
+    choose = random.SystemRandom()
+    while True:
+        port = choose.randrange(*PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Program:
