@@ -21,7 +21,7 @@ TURN_S: Final = 0.001  # letting others run costs 3 µs
 class Turn:
     """The time, in seconds, that one greenlet has before others run.
 
-    In another thread than the one that made it, it goes by the time alone.
+    In another thread, while the one that made it lives, it goes by the time alone.
     """
 
     __slots__ = ("_ends_at", "_loop", "_round", "_turn_s")

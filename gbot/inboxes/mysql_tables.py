@@ -10,10 +10,11 @@ Locks are taken in one order, so that transactions wait for each other rather th
 by number, entries, users and states by their keys. What deadlocks all the same is given up by the server and done
 again by the caller.
 
-Every statement names the index it goes by. Left to itself a server goes by statistics, and where they are of a time
-when a table was empty, as they may be after a restart, it reads all rows, and waits for the locks of others on the
-way. Even then it may read all of the index that is named, unless all columns of it are given, or a statement asks for
-a column that is not in it.
+A statement that looks for several entries, conversations or users names the index it goes by; one row by its whole
+primary key, and the few rows of workers, need none. Left to itself a server goes by statistics, and where they are of
+a time when a table was empty, as they may be after a restart, it reads all rows, and waits for the locks of others on
+the way. Even then it may read all of the index that is named, unless all columns of it are given, or a statement asks
+for a column that is not in it.
 """
 
 from __future__ import annotations
