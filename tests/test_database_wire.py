@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -53,6 +56,38 @@ def another() -> Iterator[Other]:
     other = Other()
     yield other
     other.greenlet.kill()
+
+
+GREETING: Final = (
+    b"\x0a9.7.4\0\1\0\0\0abcdefgh\0\xff\xff\xff\x02\0\xff\xdf\x15"
+    + bytes(10)
+    + b"ijklmnopqrst\0caching_sha2_password\0"
+)
+PARTS: Final = b"\xff\xff\xff\0" + bytes(1024 * 1024)  # of a packet that has no end
+AGAIN: Final = b"".join(b"\2\0\0" + bytes([(number + 2) % 256]) + b"\1\3" for number in range(0, 256, 2))
+
+
+@pytest.mark.parametrize("said", [PARTS, AGAIN], ids=["one packet", "many packets"])
+def test_a_login_without_end_is_ended(said: bytes) -> None:
+    sent = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk() -> None:
+            accepted, _ = listener.accept()
+            with accepted, contextlib.suppress(OSError):
+                if said is AGAIN:
+                    accepted.sendall(bytes([len(GREETING), 0, 0, 0]) + GREETING)
+                    accepted.recv(1024)
+                for _ in range(64 * 1024 * 1024 // len(said)):
+                    accepted.sendall(said)
+                sent.append("all of it")
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        with pytest.raises(DatabaseDown, match="its login has not ended"):
+            Connector(parse(f"mysql://bot@127.0.0.1:{listener.getsockname()[1]}/chat")).connect()
+        thread.join(20)
+    assert not sent
 
 
 @patched

@@ -17,12 +17,15 @@ import pymysql
 from greenlet import getcurrent, greenlet
 from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions, convert_datetime
+from pymysql.protocol import MysqlPacket
 
 from gbot.database.values import Unsendable, literal
 from gbot.turns import Turn
 
 SHARED: Final = "two greenlets use one connection or transaction at the same time: give each its own"
 READ_BYTES: Final = 8 * 1024  # at once; each connection has so much memory for them
+LOGIN_BYTES_MAX: Final = 64 * 1024  # a usual login takes less than one
+TOO_MUCH: Final = f"what answers there has said {LOGIN_BYTES_MAX // 1024} KiB, and its login has not ended"
 OVER: Final = "the with statement that this connection was lent to has ended"
 
 
@@ -59,6 +62,21 @@ class Incoming(io.RawIOBase):
         return self._sock.recv_into(buffer)  # type: ignore[no-any-return]
 
 
+class Greeting(Incoming):
+    """What it sends until its user is in. Whoever answers there may be no such server, and have no end."""
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__(sock)
+        self._left = LOGIN_BYTES_MAX
+
+    def readinto(self, buffer: Any) -> int:
+        if self._left <= 0:
+            raise pymysql.InternalError(TOO_MUCH)
+        read = super().readinto(buffer)
+        self._left -= read
+        return read
+
+
 _PyMySql: Any = pymysql.Connection  # what is overridden is not in its types
 
 
@@ -70,12 +88,26 @@ class Wire(_PyMySql):  # type: ignore[misc]
 
     _sock: Any
     _rfile: Any
+    _read_packet: Any
     _asker: greenlet | None = None  # who waits for an answer
 
     def connect(self, sock: Any = None) -> None:
-        super().connect(sock)
+        self._read_packet = self._read_login_packet
+        try:
+            super().connect(sock)
+        finally:
+            del self._read_packet
+        self._read_from(Incoming(self._sock))
+
+    def _read_login_packet(self, packet_type: Any = MysqlPacket) -> Any:
+        """PyMySQL begins to read anew where TLS begins."""
+        if not isinstance(self._rfile.raw, Greeting):
+            self._read_from(Greeting(self._sock))
+        return super()._read_packet(packet_type)
+
+    def _read_from(self, incoming: Incoming) -> None:
         self._rfile.close()
-        self._rfile = io.BufferedReader(Incoming(self._sock), READ_BYTES)
+        self._rfile = io.BufferedReader(incoming, READ_BYTES)
 
     def moved(self) -> Wire:
         """The same connection as another object. This one is over, whoever has kept it."""
