@@ -67,6 +67,10 @@ PARTS: Final = b"\xff\xff\xff\0" + bytes(1024 * 1024)  # of a packet that has no
 AGAIN: Final = b"".join(b"\2\0\0" + bytes([(number + 2) % 256]) + b"\1\3" for number in range(0, 256, 2))
 
 
+def packet(number: int, content: bytes) -> bytes:
+    return bytes([len(content), 0, 0, number]) + content
+
+
 @pytest.mark.parametrize("said", [PARTS, AGAIN], ids=["one packet", "many packets"])
 def test_a_login_without_end_is_ended(said: bytes) -> None:
     sent = []
@@ -76,7 +80,7 @@ def test_a_login_without_end_is_ended(said: bytes) -> None:
             accepted, _ = listener.accept()
             with accepted, contextlib.suppress(OSError):
                 if said is AGAIN:
-                    accepted.sendall(bytes([len(GREETING), 0, 0, 0]) + GREETING)
+                    accepted.sendall(packet(0, GREETING))
                     accepted.recv(1024)
                 for _ in range(64 * 1024 * 1024 // len(said)):
                     accepted.sendall(said)
@@ -88,6 +92,30 @@ def test_a_login_without_end_is_ended(said: bytes) -> None:
             Connector(parse(f"mysql://bot@127.0.0.1:{listener.getsockname()[1]}/chat")).connect()
         thread.join(20)
     assert not sent
+
+
+@pytest.mark.parametrize("said", [[b"\xfb/etc/passwd"], [b"\1", b"\3d"], [b"\1", b"\1d" * 9]], ids=range(3))
+def test_an_answer_that_is_none_is_an_error_of_the_database(said: list[bytes]) -> None:
+    done = [b"\0\0\0\2\0\0\0"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk() -> None:
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.sendall(packet(0, GREETING))
+                first = 2  # its login has packets 0 and 1
+                while asked := accepted.recv(1024):
+                    for number, content in enumerate(said if b"SELECT" in asked else done, first):
+                        accepted.sendall(packet(number, content))
+                    first = 1
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        connection = Connector(parse(f"mysql://bot@127.0.0.1:{listener.getsockname()[1]}/chat")).connect()
+        with pytest.raises(DatabaseDown, match="does not speak MySQL's protocol: SELECT 1"):
+            connection.rows("SELECT 1")
+        assert not connection.is_open
+        thread.join(20)
 
 
 @patched

@@ -25,7 +25,7 @@ from pymysql.cursors import Cursor
 
 from gbot.database.failures import NO_SUCH_THREAD, NotReady, failure_of, shown
 from gbot.database.values import Arguments, Unsendable, filled_in
-from gbot.database.wire import SHARED
+from gbot.database.wire import NO_ANSWER, SHARED, STRANGE
 from gbot.errors import BotError, DatabaseDown, DatabaseMistake
 
 CHARSET: Final = "utf8mb4"
@@ -119,9 +119,11 @@ class Connection:
             if isinstance(failure, DatabaseDown) and not isinstance(failure, NotReady):
                 self.close()
             raise failure from None
-        except BaseException:
+        except BaseException as error:
             self._cut = True
             inside._force_close()  # with no last word, which might complete what was not sent to its end
+            if isinstance(error, NO_ANSWER):
+                raise DatabaseDown(f"{STRANGE}: {shown(sql)}") from None
             raise
         finally:
             inside._asker = None

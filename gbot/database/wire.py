@@ -11,6 +11,7 @@ import copy
 import datetime
 import io
 import socket
+import struct
 from typing import Any, Final
 
 import pymysql
@@ -26,6 +27,9 @@ SHARED: Final = "two greenlets use one connection or transaction at the same tim
 READ_BYTES: Final = 8 * 1024  # at once; each connection has so much memory for them
 LOGIN_BYTES_MAX: Final = 64 * 1024  # a usual login takes less than one
 TOO_MUCH: Final = f"what answers there has said {LOGIN_BYTES_MAX // 1024} KiB, and its login has not ended"
+STRANGE: Final = "what answers there does not speak MySQL's protocol"
+# What PyMySQL raises when an answer is none, besides its own errors.
+NO_ANSWER: Final = (AssertionError, LookupError, RuntimeError, struct.error)
 OVER: Final = "the with statement that this connection was lent to has ended"
 
 
