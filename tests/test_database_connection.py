@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import datetime
 import socket
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,10 +15,8 @@ import pytest
 from gbot.database.address import parse
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
-from gbot.database.stock import TRUST_S
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused, Deadlock, DuplicateKey
-from tests.database_rig import anew, opened, outcome, patched
-from tests.journeys.mariadb import MariaDb
+from tests.database_rig import anew, outcome, patched
 from tests.journeys.processes import eventually, free_port
 
 SECRET: Final = "sEcReT"
@@ -88,12 +83,6 @@ def test_moments_are_read_as_such_and_those_that_are_none_as_texts(connection: C
 
 def test_a_statement_can_tell_a_number(connection: Connection, table: str) -> None:
     assert connection.execute(f"UPDATE {table} SET text = LAST_INSERT_ID(41 + 1) WHERE id = 1").last_id == 42
-
-
-def test_a_unix_socket_is_used(server: MariaDb) -> None:
-    made = Connector(parse(f"mysql://root@localhost/mysql?unix_socket={server.socket}")).connect()
-    assert made.rows("SELECT 1") == [(1,)]
-    made.close()
 
 
 @patched
@@ -290,13 +279,6 @@ def test_nobody_there_is_down_and_says_where() -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_one_that_accepts_and_says_nothing_is_down() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = parse(f"mysql://bot@127.0.0.1:{listener.getsockname()[1]}/chat")
-        with pytest.raises(DatabaseDown):
-            Connector(address).connect(read_timeout_s=0.2)
-
-
 def test_a_wrong_password_or_database_is_down_without_the_password(mysql_url: str) -> None:
     server = urlsplit(mysql_url)
     for url in (
@@ -409,80 +391,3 @@ def test_a_session_is_ended_unless_its_server_was_started_since(connection: Conn
     eventually(earlier.has_ended)
     later.end_session(earlier.session)  # it is not there any more
     assert later.rows("SELECT 1") == [(1,)]
-
-
-# TLS.
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that nobody knows; its key lies beside it."""
-    directory = tmp_path_factory.mktemp("certificate")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-keyout", directory / "key.pem", "-out", directory / "certificate.pem", "-days", "2"),
-            *("-subj", "/CN=gbot", "-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return directory / "certificate.pem"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[MariaDb]:
-    """A server that offers TLS."""
-    key = certificate.with_name("key.pem")
-    made = MariaDb(tmp_path_factory.mktemp("tls"), f"--ssl-key={key}", f"--ssl-cert={certificate}")
-    yield made
-    made.stop()
-
-
-def cipher(connection: Connection) -> str:
-    found: str = connection.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'")[0][1]
-    connection.close()
-    return found
-
-
-def test_tls_on_encrypts_and_off_does_not(server: MariaDb) -> None:
-    connector = Connector(parse(f"{server.url}?tls=on"))
-    assert cipher(connector.connect())
-    assert cipher(connector.connect())  # with the same context
-    assert not cipher(Connector(parse(f"{server.url}?tls=off")).connect())
-    assert not cipher(Connector(parse(server.url)).connect())
-
-
-def test_tls_verify_refuses_an_unknown_certificate(server: MariaDb) -> None:
-    with pytest.raises(DatabaseDown, match=r"^2026 .*certificate.*; SSL_CERT_FILE in the environment names the file"):
-        Connector(parse(f"{server.url}?tls=verify")).connect()
-
-
-def test_tls_verify_takes_the_certificate_that_is_known_and_meant_for_that_host(
-    server: MariaDb, certificate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    assert cipher(Connector(parse(f"{server.url}?tls=verify")).connect())
-    with pytest.raises(DatabaseDown, match=r"(?i)certificate"):
-        Connector(parse(f"{server.url.replace('127.0.0.1', 'localhost')}?tls=verify")).connect()
-
-
-@pytest.fixture
-def tls_url(server: MariaDb) -> str:
-    return f"{server.url}?tls=on"
-
-
-@patched
-def test_a_pool_over_tls_keeps_its_connections_and_sees_which_have_ended(tls_url: str) -> None:
-    with opened(tls_url, 8) as made, made.outside() as outside:
-        for ended in (0, 8):
-            numbers = made.fill(8)
-            for number in numbers[:ended]:
-                outside.execute(f"KILL {number}")
-            since = time.monotonic()
-            eventually(lambda since=since: time.monotonic() - since > TRUST_S)
-            asking = [gevent.spawn(made.db.query, "SHOW SESSION STATUS LIKE 'Ssl_cipher'") for _ in range(8)]
-            gevent.joinall(asking, raise_error=True)
-            assert all(greenlet.value[0][1] for greenlet in asking)
-            assert made.count("broken") == ended
-            assert (made.count("opened") > 8) == (ended > 0)

@@ -66,11 +66,18 @@ class Address:
     @property
     def place(self) -> str:
         """The URL without the password."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        name = f"mysql://{quote(self.user)}@{host}"
+        user, database = quote(self.user), quote(self.database)
         if self.unix_socket is not None:
-            return f"{name}/{quote(self.database)}?unix_socket={self.unix_socket}"
-        return f"{name}:{self.port}/{quote(self.database)}"
+            return f"mysql://{user}@{self._host}/{database}?unix_socket={self.unix_socket}"
+        return f"mysql://{user}@{self.host_and_port}/{database}"
+
+    @property
+    def host_and_port(self) -> str:
+        return f"{self._host}:{self.port}"
+
+    @property
+    def _host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
 
 def parse(url: str) -> Address:

@@ -12,6 +12,7 @@ import datetime
 import io
 import socket
 import struct
+from time import monotonic
 from typing import Any, Final
 
 import pymysql
@@ -26,7 +27,10 @@ from gbot.turns import Turn
 SHARED: Final = "two greenlets use one connection or transaction at the same time: give each its own"
 READ_BYTES: Final = 8 * 1024  # at once; each connection has so much memory for them
 LOGIN_BYTES_MAX: Final = 64 * 1024  # a usual login takes less than one
-TOO_MUCH: Final = f"what answers there has said {LOGIN_BYTES_MAX // 1024} KiB, and its login has not ended"
+LOGIN_MAX_S: Final = 10.0  # however little comes at a time
+TOO_MUCH: Final = (
+    f"what answers there has talked for {LOGIN_MAX_S:g} s or {LOGIN_BYTES_MAX // 1024} KiB, and its login has not ended"
+)
 STRANGE: Final = "what answers there does not speak MySQL's protocol"
 # What PyMySQL raises when an answer is none, besides its own errors.
 NO_ANSWER: Final = (AssertionError, LookupError, RuntimeError, struct.error)
@@ -72,9 +76,10 @@ class Greeting(Incoming):
     def __init__(self, sock: Any) -> None:
         super().__init__(sock)
         self._left = LOGIN_BYTES_MAX
+        self._ends_at = monotonic() + LOGIN_MAX_S
 
     def readinto(self, buffer: Any) -> int:
-        if self._left <= 0:
+        if self._left <= 0 or monotonic() >= self._ends_at:
             raise pymysql.InternalError(TOO_MUCH)
         read = super().readinto(buffer)
         self._left -= read
