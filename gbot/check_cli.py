@@ -42,7 +42,7 @@ def check(app: str, config_file: str | None, as_json: bool, **flags: str | None)
     \b
     ok    as it should be
     warn  gbot serve would start, but look at it
-    fail  gbot serve would not start, or not do all of its work: the exit code is 1
+    fail  gbot serve would not start, or not do all its work: the exit code is 1
     skip  there is nothing to look at
 
     --json tells the same as {"ok": true or false, "checks": [one object for each line]}. Each has name, state, found

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 the store cannot be used, or an entry is not there or cannot be changed; 2 wrong usage. Lists and
 results go to standard output, everything else to standard error. Work on many entries is done a portion at a time;
-whatever interrupts it, the last sentence tells how many were done.
+whatever interrupts it, a sentence tells how many were done, if any were.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def ls(url: str | None, config_file: str | None, state: str | None, limit: int, 
 
     WHO is the conversation, or the user where there is none; ATT how many attempts have failed; RES how often the entry
     was taken over from a worker that was gone; AGE the time since it arrived. NOTE tells what it waits for and the last
-    line of its error; gbot inbox show has the rest.
+    line of its error, after "before:" if that is of an earlier attempt and it runs again now or soon; gbot inbox show
+    has the rest.
     """
     with stored_desk(url, config_file) as desk:
         pages = _pages(desk, STATES[state] if state else HELD, limit)
@@ -171,7 +172,10 @@ def _dead(desk: Desk) -> Iterator[list[int]]:
 
 
 def _work(portions: Iterable[list[int]], length: int, step: Callable[[list[int]], list[int]], done: str) -> list[int]:
-    """Do the step for each portion, and say at the end how many were ``done``; returns the numbers that were not."""
+    """Do the step for each portion, and say at the end how many were ``done``; returns the numbers that were not.
+
+    That none was is only said where nothing else tells why.
+    """
     count, left = 0, []
     try:
         with _progress(length) as advance:
@@ -180,13 +184,16 @@ def _work(portions: Iterable[list[int]], length: int, step: Callable[[list[int]]
                 count += len(changed)
                 left += sorted(set(some) - set(changed))
                 advance(len(some))
-    finally:
-        _say_count(count, done)
+    except BaseException:
+        _say_count(count, done, unless_none=True)
+        raise
+    _say_count(count, done, unless_none=bool(left))
     return left
 
 
-def _say_count(count: int, done: str) -> None:
-    click.echo(f"{counted(count, 'entry', 'entries')} {done}.")
+def _say_count(count: int, done: str, *, unless_none: bool) -> None:
+    if count or not unless_none:
+        click.echo(f"{counted(count, 'entry', 'entries')} {done}.")
 
 
 @contextmanager
@@ -245,8 +252,10 @@ def purge(url: str | None, config_file: str | None, before_ms: int) -> None:
                 while purged := desk.purge_done(before_ms, PORTION):
                     count += purged
                     advance(purged)
-        finally:
-            _say_count(count, "purged")
+        except BaseException:
+            _say_count(count, "purged", unless_none=True)
+            raise
+        _say_count(count, "purged", unless_none=False)
 
 
 @inbox.command(short_help="Bring the database's tables up to date.")

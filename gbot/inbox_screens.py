@@ -28,6 +28,7 @@ WORDS: Final = {
 }
 HEADS: Final = ("NUMBER", "STATE", "EVENT", "WHO", "ATT", "RES", "AGE", "NOTE")
 TO_THE_RIGHT: Final = {0, 4, 5}
+AGAIN: Final = {Place.RUNNING, Place.READY, Place.BEHIND}  # whose error is that of an earlier attempt
 WHO, NOTE = HEADS.index("WHO"), HEADS.index("NOTE")
 EVENT_CELLS_MAX: Final = 24
 WHO_CELLS_MIN: Final = 10
@@ -99,13 +100,15 @@ def row(record: Record, now_ms: int) -> Sequence[str]:
 def _note(record: Record, now_ms: int) -> str:
     lines = record.error.strip().splitlines()
     reason = clean(MODULE.sub("", lines[-1])) if lines else None
+    if reason and record.place in AGAIN:
+        reason = f"before: {reason}"
     due_ms = record.due_ms or 0
     state = {
         Place.WAITING: f"in {age(due_ms - now_ms)}" if due_ms > now_ms else "due",
         Place.BEHIND: "behind its conversation",
         Place.RUNNING: f"worker {record.worker}",
     }
-    return ": ".join(filter(None, (state.get(record.place), reason)))
+    return (": " if record.place not in AGAIN else "; ").join(filter(None, (state.get(record.place), reason)))
 
 
 def table_layout(rows: Sequence[Sequence[str]], width: int) -> Callable[[Sequence[str]], str]:

@@ -24,8 +24,8 @@ def setting_options(command: F) -> F:
 def settings_epilog() -> str:
     """The settings that have no flag, for the end of a command's help."""
     secrets = [row for row in SETTINGS.values() if not row.has_flag]
-    rows = "\n".join(f"  {row.variable} ({row.key} in the file)\n      {_help(row)}" for row in secrets)
-    return f"\b\nOnly in the environment or the file, never on the command line:\n{rows}"
+    rows = (f"  {row.variable} ({row.key} in the file): {_help(row)}" for row in secrets)
+    return "\n\n".join(["Only in the environment or the file, never on the command line:", *rows])
 
 
 def _help(row: Setting) -> str:

@@ -34,8 +34,8 @@ from gbot.checks.port import holder_of, port
 from gbot.checks.settings import Settings, config, config_file, read_settings, secrets, secrets_of
 from gbot.config import SETTINGS, Config
 from gbot.config_sources import load
-from gbot.database.advice import when_away
-from gbot.database.sizing import ServerLimits, Share, share_of
+from gbot.database.advice import RDS, when_away
+from gbot.database.sizing import USER_BOUND, ServerLimits, Share, share_of
 from gbot.errors import ConfigError, DatabaseDown
 from gbot.inbox_screens import cells
 from gbot.inboxes import sqlite_file
@@ -192,6 +192,8 @@ def test_settings_that_are_right_are_one_line(tmp_path: Path) -> None:
     assert finding.state is State.OK
     assert finding.found.startswith("3 of ")
     assert str(file) in finding.found
+    [finding] = config(settings_of({"port": "4001"}))
+    assert finding.found == f"1 of {len(SETTINGS)} settings differs from its default"
 
 
 def test_every_problem_of_every_source_is_a_line(tmp_path: Path) -> None:
@@ -247,6 +249,33 @@ def test_a_file_that_cannot_be_read_is_a_line_beside_the_others(tmp_path: Path, 
         file.write_bytes(text.encode("latin-1"))
     findings = config(settings_of({"port": "http"}, {}, file))
     assert sorted(finding.found.partition(":")[0] for finding in findings) == ["--port", "config"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "toml"),
+    [
+        ({"db": "mysql://bot@db"}, {}, ""),
+        ({}, {"GBOT_DB": "mysql://bot@db/chat?tls=maybe"}, ""),
+        ({}, {}, 'db = "postgres://bot@db/chat"'),
+    ],
+)
+def test_a_database_whose_setting_is_wrong_is_one_all_the_same(
+    tmp_path: Path, flags: dict[str, str | None], environ: dict[str, str], toml: str
+) -> None:
+    file = tmp_path / "gbot.toml"
+    file.write_text(toml)
+    found = settings_of(flags | {"port": "http"}, environ, file)
+    assert (found.config.db, found.has_db, found.wrong) == (None, True, {"db", "port"})
+    assert not settings_of().has_db
+    assert settings_of(environ={"GBOT_DB": "mysql://bot@db/chat"}).has_db
+
+
+def test_what_cannot_be_looked_at_because_of_its_setting_says_so(tmp_path: Path) -> None:
+    environ = {"STATE_DIRECTORY": str(tmp_path), "GBOT_DB": "mysql://bot@db/chat?tls=maybe", "GBOT_INBOX": "mysql:"}
+    findings = {finding.name: finding for finding in check_all("gbot.examples.echo:bot", {"port": "0"}, environ, None)}
+    said = "not looked at: its setting cannot be used; see config"
+    assert [findings[name] for name in ("database", "inbox")] == [skip("database", said), skip("inbox", said)]
+    assert "50 to the database" in findings["open files"].found
 
 
 def test_settings_that_do_not_go_together_are_lines() -> None:
@@ -583,19 +612,19 @@ WITH_DB: Final = Config(db="mysql://bot@db/chat", db_pool=200, connections_max=1
 
 
 def test_open_files_are_counted() -> None:
-    finding = machine.open_files(WITH_DB, True, 1024, 524_288)
+    finding = machine.open_files(WITH_DB, True, True, 1024, 524_288)
     assert finding.state is State.OK
     assert "10,000 of clients + 200 to the database + 5,000 to APIs + 64 others = 15,264 at most" in finding.found
     assert "there are 524,288, to which gbot serve raises its soft limit of 1,024 by itself" in finding.found
-    assert "APIs" not in machine.open_files(WITH_DB, False, 1024, 524_288).found
-    assert "database" not in machine.open_files(Config(), False, 1024, 524_288).found
+    assert "APIs" not in machine.open_files(WITH_DB, False, True, 1024, 524_288).found
+    assert "database" not in machine.open_files(Config(), False, False, 1024, 524_288).found
 
 
 @pytest.mark.parametrize(
     ("hard", "state"), [(15_264, State.OK), (15_263, State.WARN), (351, State.WARN), (350, State.FAIL), (-1, State.OK)]
 )
 def test_too_few_open_files_are_said(hard: int, state: State) -> None:
-    finding = machine.open_files(WITH_DB, True, hard, hard)
+    finding = machine.open_files(WITH_DB, True, True, hard, hard)
     assert finding.state is state
     assert ("LimitNOFILE=15264;" in finding.advice) == (state is not State.OK)
     assert finding.figures == ({"needed": 15_264, "limit": hard} if hard > 0 else {"needed": 15_264})
@@ -604,14 +633,14 @@ def test_too_few_open_files_are_said(hard: int, state: State) -> None:
 
 def test_the_files_that_are_kept_for_clients_are_not_the_databases() -> None:
     few = Config(db="mysql://bot@db/chat", db_pool=5000, connections_max=100)
-    finding = machine.open_files(few, False, 5200, 5200)
+    finding = machine.open_files(few, False, True, 5200, 5200)
     assert finding.state is State.FAIL
     assert "= 5,164 at most; there are 5,200; open-file limit 5200 - 1364 for clients and all else" in finding.found
     assert "LimitNOFILE=6751;" in finding.advice
     assert finding.advice.endswith("or lower --db-pool to 3836")
-    assert machine.open_files(few, False, 6751, 6751).state is State.OK
-    assert machine.open_files(few, False, 6750, 6750).state is State.FAIL
-    clamped = machine.open_files(replace(few, db_oversize="clamp"), False, 5200, 5200)
+    assert machine.open_files(few, False, True, 6751, 6751).state is State.OK
+    assert machine.open_files(few, False, True, 6750, 6750).state is State.FAIL
+    clamped = machine.open_files(replace(few, db_oversize="clamp"), False, True, 5200, 5200)
     assert clamped.state is State.WARN
 
 
@@ -649,13 +678,13 @@ def test_a_kernel_that_does_not_tell_is_skipped(tmp_path: Path) -> None:
 
 def test_memory_is_compared_with_what_the_handlers_need() -> None:
     big = Config(pool=100_000)
-    assert machine.memory(big, 8 * 1024 * MIB).state is State.OK
-    finding = machine.memory(big, 1024 * MIB)
+    assert machine.memory(big, False, 8 * 1024 * MIB).state is State.OK
+    finding = machine.memory(big, False, 1024 * MIB)
     assert finding.state is State.WARN
     assert "100,000 handlers at once of 17.3 KiB each" in finding.found
     assert finding.found.endswith(f"{size(finding.figures['needed_bytes'])} of 1.0 GiB")
     assert finding.figures["limit_bytes"] == 1024 * MIB
-    assert machine.memory(big, float("inf")).state is State.SKIP
+    assert machine.memory(big, False, float("inf")).state is State.SKIP
     assert 16 * MIB < machine.memory_limit() < 2**50
 
 
@@ -698,6 +727,12 @@ def test_a_clock_is_off_only_if_that_is_sure(ahead: float, unsure: float, state:
         assert f"{abs(ahead):,.0f} s {'behind' if ahead > 0 else 'ahead of'} that of api.line.me" in finding.found
 
 
+def test_a_server_that_was_asked_twice_is_told_once() -> None:
+    finding = clock([Reading("db:3306", 0.1, 0.01), Reading("api", 0.0, 0.5), Reading("db:3306", 2.6, 0.01)])
+    assert finding.found == "it is 3 s behind that of db:3306; it is within 2 s of that of api"
+    assert finding.figures == {"off_s": 2.59}
+
+
 def test_nobody_to_ask_for_the_time() -> None:
     assert clock([]).state is State.SKIP
 
@@ -728,9 +763,17 @@ def test_the_pool_is_compared_with_the_share(pool: int, clamp: bool, state: Stat
     assert ("--db-pool 70, or raise max_connections" in finding.advice) == (state is not State.OK)
 
 
-def test_a_server_that_is_full_fails_even_where_the_share_would_be_taken() -> None:
-    share = share_of(ServerLimits(20, 0, 18, 0), 1, with_inbox=False)
-    assert judged(share, 5, clamp=True).state is State.FAIL
+@pytest.mark.parametrize(
+    ("limits", "advice"),
+    [
+        (ServerLimits(20, 0, 18, 0), f"raise max_connections {RDS}, or end sessions of others"),
+        (ServerLimits(9, 0, 8, 0), f"raise max_connections {RDS}"),  # fewer sessions of others would make no room
+        (ServerLimits(100, 1, 30, 0), f"raise {USER_BOUND} {RDS}"),
+    ],
+)
+def test_a_server_that_is_full_fails_even_where_the_share_would_be_taken(limits: ServerLimits, advice: str) -> None:
+    finding = judged(share_of(limits, 1, with_inbox=False), 5, clamp=True)
+    assert (finding.state, finding.advice) == (State.FAIL, advice)
 
 
 @pytest.mark.parametrize(
@@ -739,7 +782,7 @@ def test_a_server_that_is_full_fails_even_where_the_share_would_be_taken() -> No
         (0, 280, 1, State.OK, "user bot has no other connections open there"),
         (1, 279, 1, State.OK, "user bot has 1 connection open there already; with 279 more for --db-pool that is 280"),
         (40, 241, 1, State.WARN, "user bot has 40 connections open there already; with 241 more for --db-pool that is"),
-        (40, 999, 1, State.WARN, "with 280 more for --db-pool that is 320 of 280"),
+        (40, 999, 1, State.WARN, "with 280 more for --db-pool that is 320, more than the 280 of this"),
         (140, 70, 4, State.OK, "user bot has 140 connections open there already, which are in the shares of the 4"),
     ],
 )
@@ -888,13 +931,16 @@ def test_a_check_that_takes_too_long_is_a_line_and_not_the_end() -> None:
 
     findings = run(
         [
-            Check("a", wait, "see to it", 0.05),
-            Check("b", hang, "see to it", 0.05, in_thread=True),
+            Check("a", wait, "mysql://bot@db:3306/chat", "see to it", 0.05),
+            Check("b", hang, late="see to it", limit_s=0.05, in_thread=True),
             Check("c", lambda: ok("c", "1")),
         ]
     )
     stuck.set()
-    assert findings[:2] == [fail(name, "it was not through after 0.05 s", "see to it") for name in "ab"]
+    assert findings[:2] == [
+        fail("a", "mysql://bot@db:3306/chat was not through after 0.05 s", "see to it"),
+        fail("b", "it was not through after 0.05 s", "see to it"),
+    ]
     assert findings[2].state is State.OK
 
 

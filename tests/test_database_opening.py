@@ -9,9 +9,10 @@ import pytest
 
 from gbot.config_sources import load
 from gbot.database.address import parse
+from gbot.database.connector import Connector
 from gbot.database.limits import inbox_beside
 from gbot.database.opening import DatabaseSettings, Opening
-from gbot.database.sizing import share_of_files
+from gbot.database.sizing import INBOX_CONNECTIONS, share_of_files
 from gbot.engine import build_database
 from gbot.errors import DatabaseAway, StartError
 from tests.journeys.processes import free_port
@@ -83,6 +84,22 @@ def test_who_asks_a_server_that_is_not_there_is_told_so_and_to_come_again(caplog
     assert raised.value.after_s > 0
     assert "cannot be used now" in caplog.text
     assert "pa55" not in caplog.text
+
+
+@pytest.mark.parametrize(("size", "is_told"), [(5, False), (5000, True)])
+def test_sessions_of_the_same_user_are_told_where_the_pool_does_not_fit_in_beside_them(
+    mysql_url: str, caplog: pytest.LogCaptureFixture, size: int, is_told: bool
+) -> None:
+    address = parse(mysql_url)
+    there = [Connector(address).connect() for _ in range(INBOX_CONNECTIONS + 1)]
+    opening = Opening(replace(SETTINGS, address=address, size=size, warm=0, clamp=True), PLENTY)
+    try:
+        opening.start()
+    finally:
+        opening.stop()
+        for connection in there:
+            connection.close()
+    assert ("if they are those of other nodes, set --db-share" in caplog.text) == is_told
 
 
 def test_the_settings_are_those_of_the_config() -> None:

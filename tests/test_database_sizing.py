@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,9 +19,11 @@ from gbot.database.sizing import (
     KEPT_FOR_OTHERS,
     KEPT_FREE,
     KEPT_OF_USER,
+    USER_BOUND,
     ServerLimits,
     files_for_share,
     fit,
+    may_be_of_other_nodes,
     share_of,
     share_of_files,
 )
@@ -110,7 +113,23 @@ def test_a_bigger_server_a_smaller_crowd_or_fewer_nodes_never_make_the_share_sma
             1,
             True,
             0,
-            "max_connections 20 - 32 kept for others (30 there now) = 0; - 2 of the inbox = 0",
+            "max_connections 20, no more than the 32 kept for others (30 there now)",
+        ),
+        (
+            limits_of(11),
+            1,
+            True,
+            0,
+            "max_connections 11 - 10 kept for others (0 there now) = 1, no more than the 2 of the inbox",
+        ),
+        (limits_of(11), 2, True, 0, "max_connections 11 - 10 kept for others (0 there now) = 1; / 2 nodes = 0"),
+        (
+            limits_of(20, user_max=1),
+            2,
+            True,
+            0,
+            "max_connections 20 - 10 kept for others (0 there now) = 10, of which max_user_connections 1 allows none: "
+            "2 are kept free",
         ),
         (limits_of(20, user_max=12), 1, False, 10, "max_connections 20 - 10 kept for others (0 there now) = 10"),
     ],
@@ -124,7 +143,24 @@ def test_the_arithmetic_is_shown(
 
 def test_what_would_have_to_be_raised_for_more_is_named() -> None:
     assert share_of(limits_of(100), 1, with_inbox=False).bound == "max_connections"
-    assert share_of(limits_of(100, user_max=5), 1, with_inbox=False).bound == "max_user_connections"
+    assert share_of(limits_of(100, user_max=5), 1, with_inbox=False).bound == USER_BOUND
+
+
+@given(limits, nodes, st.booleans())
+def test_no_arithmetic_is_wrong(server: ServerLimits, nodes: int, with_inbox: bool) -> None:
+    line = share_of(server, nodes, with_inbox=with_inbox).arithmetic
+    bare = re.sub(r" kept for others \(\d+ there now\)| nodes| of the inbox", "", line)
+    for before, sign, number, after in re.findall(r"(?=\b(\d+);? ([-/]) (\d+)(?: =| kept free allows) (\d+))", bare):
+        result = int(before) - int(number) if sign == "-" else int(before) // int(number)
+        assert result == int(after), line
+
+
+@pytest.mark.parametrize(
+    ("server", "is_crowded"),
+    [(limits_of(100, used=8), False), (limits_of(100, used=9), True), (limits_of(100, used=9, user_max=5), False)],
+)
+def test_sessions_of_others_that_take_of_the_share_are_told(server: ServerLimits, is_crowded: bool) -> None:
+    assert share_of(server, 1, with_inbox=False).is_crowded == is_crowded
 
 
 def test_what_the_open_file_limit_leaves_may_be_nothing() -> None:
@@ -155,6 +191,24 @@ def test_a_pool_is_taken_refused_or_made_smaller(size: int, clamp: bool, taken: 
         taken,
         f"{arithmetic}; {said}",
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "there", "nodes", "is_so"),
+    [
+        (19, 10, 1, False),
+        (20, 10, 1, True),
+        (99, 1, 1, True),
+        (99, 0, 1, False),
+        (20, -2, 1, False),
+        (20, 10, 2, False),
+    ],
+)
+def test_sessions_of_the_same_user_are_let_be_where_the_pool_fits_in_beside_them(
+    size: int, there: int, nodes: int, is_so: bool
+) -> None:
+    share = share_of(limits_of(39), 1, with_inbox=False)  # 29
+    assert may_be_of_other_nodes(share, size, there, nodes) == is_so
 
 
 def test_where_nothing_is_left_nothing_can_be_made_smaller() -> None:

@@ -291,6 +291,18 @@ def test_the_note_begins_with_the_name_of_the_error(error: str, note: str) -> No
     assert screens.row(record, 0)[screens.NOTE] == note
 
 
+def test_the_error_of_an_earlier_attempt_is_not_told_as_if_it_were_of_now() -> None:
+    notes = {
+        Place.RUNNING: "worker 12; before: Lost: it is away",
+        Place.READY: "before: Lost: it is away",
+        Place.BEHIND: "behind its conversation; before: Lost: it is away",
+        Place.WAITING: "in 5 s: Lost: it is away",
+    }
+    for place, note in notes.items():
+        record = Record(1, place, event(), 1, 0, 0, 5000, None, 12, "bot.errors.Lost: it is away")
+        assert screens.row(record, 0)[screens.NOTE] == note
+
+
 def test_the_reason_of_an_error_is_seen_in_80_columns(kept: Kept) -> None:
     [entry] = kept.turn([event(ANN)], run=1)
     kept.turn(settle=[(entry, Outcome(State.DEAD, "Traceback\ngbot.errors.ApiUnavailable: status 503"))])
@@ -433,6 +445,38 @@ def test_what_cannot_run_again_is_named(kept: Kept) -> None:
             f"gbot: not run again, because done: {numbers['done']}",
         ]
     )
+
+
+@pytest.mark.parametrize("command", ["retry", "drop"])
+def test_where_nothing_could_be_done_the_reason_is_all_that_is_said(kept: Kept, command: str) -> None:
+    program = kept.run(command, "999")
+    assert "because no such entry: 999" in refused(program, 1)
+    assert program.stdout == []
+
+
+def test_a_user_who_may_only_read_can_look_and_is_told_what_to_grant_for_more(kept_by_mysql: Kept) -> None:
+    number = kept_by_mysql.fill()["dead"]
+    parts = urlsplit(kept_by_mysql.url)
+    name = parts.path.strip("/")
+    kept_by_mysql.store.change("DROP USER IF EXISTS gbot_looks", ())
+    kept_by_mysql.store.change("CREATE USER gbot_looks", ())
+    kept_by_mysql.store.change(f"GRANT SELECT ON {name}.* TO gbot_looks", ())
+    url = parts._replace(netloc=f"gbot_looks@{parts.hostname}:{parts.port}").geturl()
+    assert said(kept_by_mysql.run("ls", GBOT_INBOX=url))
+    grant = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.* TO gbot_looks"
+    kept_by_mysql.fill_dead(1, DONE)
+    for arguments in (["retry", "--all-dead"], ["drop", str(number)], ["purge", "--done-before", "9999-01-01"]):
+        program = kept_by_mysql.run(*arguments, GBOT_INBOX=url)
+        sentence = refused(program, 1)
+        assert program.stdout == []
+        assert "its user is not allowed to do what the inbox needs (error 1142 (TABLEACCESS_DENIED_ERROR" in sentence
+        assert f"{grant} allows it" in sentence
+        assert "workers SET" not in sentence
+    served = gbot("serve", environ={"GBOT_INBOX": url, "GBOT_PORT": "0"})
+    assert (served.code, served.stdout) == (1, []), served.report()
+    assert "Traceback" not in served.report()
+    assert f"{grant} allows it" in served.stderr[-1]
+    kept_by_mysql.store.change("DROP USER gbot_looks", ())
 
 
 def test_all_dead_entries_run_again(kept_anywhere: Kept) -> None:

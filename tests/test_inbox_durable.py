@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ from gbot.inboxes.durable import DurableInbox
 from gbot.inboxes.parcels import PUT_TIMEOUT_S
 from gbot.inboxes.records import STATES_AT_ONCE
 from gbot.inboxes.sqlite import SqliteStore
-from gbot.inboxes.store import Look, Place, Policy, Record, StoreDown, StoreFull, Tidied, Turned, Work
+from gbot.inboxes.store import Look, Place, Policy, Record, StoreDown, StoreFull, StoreRefused, Tidied, Turned, Work
 from gbot.user import Profile, User
 from tests.rig import Outbox, event, services, text_event, wait_until
 
@@ -249,6 +250,12 @@ def refusal(bench: Bench, *events: Event) -> StoreUnavailable:
     with pytest.raises(StoreUnavailable) as raised:
         bench.put(*(events or (text_event("refused"),)))
     return raised.value
+
+
+@pytest.fixture(autouse=True)
+def with_good_news(caplog: pytest.LogCaptureFixture) -> None:
+    """That a store is well again is no more than an INFO."""
+    caplog.set_level(logging.INFO, "gbot.inboxes.health")
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: str) -> list[str]:
@@ -494,14 +501,14 @@ def test_while_the_store_is_down_deliveries_are_refused_at_once(
         assert refusal(bench).retry_after > 0
         assert time.monotonic() - started < 0.5
     bench.store.error = None
-    wait_until(lambda: lines(caplog, "WARNING"))
+    wait_until(lambda: lines(caplog, "INFO"))
     bench.put(text_event("after"))
     assert set(bench.places()) == {"do not log this", "after"}
     assert bench.inbox.statistics().refused == 21
     [down] = lines(caplog, "ERROR")
-    [up] = lines(caplog, "WARNING")
+    [up] = lines(caplog, "INFO")
     assert down.startswith(f"The inbox {bench.store.place} cannot be used: no connection. Deliveries get 503 until")
-    assert up.startswith(f"The inbox {bench.store.place} can be used again after ")
+    assert re.fullmatch(rf"The inbox {re.escape(bench.store.place)} can be used again after [\d.]+ s", up)
     assert "do not log this" not in caplog.text
     assert "Traceback" not in caplog.text
     assert capfd.readouterr().err == ""
@@ -557,7 +564,7 @@ def test_outcomes_are_kept_in_their_order_and_written_when_the_store_is_back(
     wait_until(lambda: bench.inbox.statistics().held == len(dead))
     written = [number for turn in bench.store.turns[before:] for number in turn.settled]
     assert written == [entry.number for entry in order]
-    assert len(lines(caplog, "ERROR")) == len(lines(caplog, "WARNING")) == 1
+    assert len(lines(caplog, "ERROR")) == len(lines(caplog, "INFO")) == 1
     statistics = bench.inbox.statistics()
     assert (statistics.late, statistics.unsaved) == (0, 0)
 
@@ -568,7 +575,7 @@ def test_two_outages_are_two_pairs_of_lines(make: MakeBench, caplog: pytest.LogC
         bench.store.error = StoreDown("no connection")
         wait_until(lambda count=count: len(lines(caplog, "ERROR")) == count)
         bench.store.error = None
-        wait_until(lambda count=count: len(lines(caplog, "WARNING")) == count)
+        wait_until(lambda count=count: len(lines(caplog, "INFO")) == count)
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["stored", "received"])
@@ -586,7 +593,7 @@ def test_a_store_that_is_full_takes_outcomes_and_no_events(
     wait_until(lambda: lines(caplog, "ERROR"))
     bench.settle(*bench.out)
     wait_until(lambda: bench.places() == {}, deadline_s=4)
-    assert lines(caplog, "WARNING") == []  # what goes through does not show that it takes events again
+    assert lines(caplog, "INFO") == []  # what goes through does not show that it takes events again
     bench.store.full = False
 
     def is_taken() -> bool:
@@ -598,9 +605,41 @@ def test_a_store_that_is_full_takes_outcomes_and_no_events(
 
     wait_until(is_taken)
     wait_until(lambda: "after" in bench.places())
-    wait_until(lambda: len(lines(caplog, "WARNING")) == 1)
+    wait_until(lambda: len(lines(caplog, "INFO")) == 1)
     assert len(lines(caplog, "ERROR")) == 1
     assert waits or "received" in bench.places()
+
+
+class ReluctantStore(WatchedStore):
+    """Opens, and begins no life the first time."""
+
+    def __init__(self, store: SqliteStore, refusal: StoreDown) -> None:
+        super().__init__(store)
+        self._refusals = [refusal]
+
+    def enlist(self) -> int:
+        if self._refusals:
+            raise self._refusals.pop()
+        return super().enlist()
+
+
+def test_a_store_that_goes_away_during_the_start_is_waited_for_and_one_that_refuses_is_not(
+    tmp_path: Path, call: Call
+) -> None:
+    def made(refusal: StoreDown) -> DurableInbox:
+        store = ReluctantStore(SqliteStore(tmp_path / "inbox.sqlite3", POLICY), refusal)
+        return DurableInbox(store, call, 100, 1_000_000)
+
+    inbox = made(StoreRefused("GRANT more"))
+    with pytest.raises(StartError, match=r"inbox\.sqlite3 cannot be used as inbox: GRANT more"):
+        inbox.start(lambda entries: None, lambda: 0, lambda: ())
+    inbox = made(StoreDown("it is away"))
+    inbox.start(lambda entries: None, lambda: 0, lambda: ())
+    try:
+        inbox.put([text_event("later")], 1)
+        assert inbox.statistics().accepted == 1
+    finally:
+        inbox.stop(time.monotonic() + 5)
 
 
 def test_a_mistake_in_the_store_is_logged_and_not_the_end(make: MakeBench, caplog: pytest.LogCaptureFixture) -> None:

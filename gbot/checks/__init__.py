@@ -7,5 +7,6 @@
                                   ▼
                      finding  clock      (pure: what was found, and what others' clocks say of this one's)
 
-``server`` is what the inbox and the database have in common: a MySQL server. ``app`` runs the author's module.
+``server`` is what the inbox and the database have in common: a MySQL server. ``inbox_server`` looks at what
+the inbox alone asks of it: that it keeps what it has stored. ``app`` runs the author's module.
 """

@@ -18,10 +18,12 @@ from typing import Final
 import gevent
 
 from gbot.checks import api, app, certificate, clock, database, inbox, machine, port, settings
-from gbot.checks.finding import Finding, fail, without
+from gbot.checks.finding import Finding, fail, skip, without
+from gbot.database.address import parse
 
 LIMIT_S: Final = 3.0
 BROKEN: Final = "that is a mistake in gbot, or something that it did not expect of this machine: please report it"
+NOT_LOOKED_AT: Final = "not looked at: its setting cannot be used; see config"
 UNREACHED: Final = "see whether its host, port and firewall let this machine through"
 API_LIMIT_S: Final = 6.0  # a name to look up, a connection and an answer, each maybe at the other end of the world
 
@@ -32,6 +34,7 @@ class Check:
 
     name: str
     look: Callable[[], Finding | Iterable[Finding]]
+    what: str = "it"  # is not through when it takes too long
     late: str = "see whether this machine, its disk or its network is overloaded"  # what to do when it takes too long
     limit_s: float = LIMIT_S
     in_thread: bool = False  # it may wait for a disk, which gevent cannot interrupt
@@ -64,7 +67,7 @@ def _bounded(check: Check) -> list[Finding]:
         with gevent.Timeout(check.limit_s):
             return gevent.get_hub().threadpool.apply(_looked, (check,)) if check.in_thread else _looked(check)
     except gevent.Timeout:
-        return [fail(check.name, f"it was not through after {check.limit_s:g} s", check.late)]
+        return [fail(check.name, f"{check.what} was not through after {check.limit_s:g} s", check.late)]
 
 
 def _looked(check: Check) -> list[Finding]:
@@ -90,25 +93,36 @@ def checks_of_machine(read: settings.Settings) -> list[Check]:
     return [
         Check(port.NAME, lambda: port.port(config)),
         Check(certificate.NAME, lambda: certificate.certificate(config, time.time())),
-        Check(machine.FILES, lambda: machine.open_files(config, has_api, *machine.file_limits())),
+        Check(machine.FILES, lambda: machine.open_files(config, has_api, read.has_db, *machine.file_limits())),
         Check(machine.BACKLOG_NAME, lambda: machine.backlog(config)),
-        Check(machine.MEMORY, lambda: machine.memory(config, machine.memory_limit())),
+        Check(machine.MEMORY, lambda: machine.memory(config, read.has_db, machine.memory_limit())),
     ]
 
 
 def check_of_inbox(read: settings.Settings, tell: Callable[[clock.Reading], object]) -> Check:
     config = read.config
-    in_thread = config.inbox.startswith("sqlite:")
-    return Check(inbox.NAME, lambda: inbox.inbox(config, tell), UNREACHED, in_thread=in_thread)
+    if "inbox" in read.wrong:
+        return Check(inbox.NAME, lambda: skip(inbox.NAME, NOT_LOOKED_AT))
+    if config.inbox.startswith("mysql:"):
+        return Check(inbox.NAME, lambda: inbox.inbox(config, tell), parse(config.inbox).place, UNREACHED)
+    return Check(inbox.NAME, lambda: inbox.inbox(config, tell), in_thread=config.inbox.startswith("sqlite:"))
 
 
 def checks_of_others(read: settings.Settings, tell: Callable[[clock.Reading], object]) -> list[Check]:
     config = read.config
     served = [platform.name for platform in read.platforms]
     return [
-        Check(database.NAME, lambda: database.database(config, tell), UNREACHED),
+        _check_of_database(read, tell),
         *(
-            Check(place[0], partial(api.api, place, tell), UNREACHED, API_LIMIT_S)
+            Check(place[0], partial(api.api, place, tell), late=UNREACHED, limit_s=API_LIMIT_S)
             for place in api.places(config, served)
         ),
     ]
+
+
+def _check_of_database(read: settings.Settings, tell: Callable[[clock.Reading], object]) -> Check:
+    config = read.config
+    if "db" in read.wrong:
+        return Check(database.NAME, lambda: skip(database.NAME, NOT_LOOKED_AT))
+    place = parse(config.db).place if config.db is not None else "it"
+    return Check(database.NAME, lambda: database.database(config, tell), place, UNREACHED)

@@ -53,7 +53,9 @@ def clock(readings: Sequence[Reading]) -> Finding:
     if not readings:
         return skip(NAME, "nothing to compare it with: neither a database nor a platform's API has told its time")
     worst = max(reading.off_s for reading in readings)
-    found = "; ".join(map(_sentence, readings))
+    # One that was read twice, such as that of a server which has both the inbox and the database, is told once.
+    worst_of_each = {reading.whose: reading for reading in sorted(readings, key=lambda reading: reading.off_s)}
+    found = "; ".join(_sentence(worst_of_each[whose]) for whose in dict.fromkeys(each.whose for each in readings))
     figures = {"off_s": round(worst, 3)}
     if worst <= WARN_S:
         return ok(NAME, found, figures)

@@ -18,7 +18,7 @@ from gbot.database.advice import RDS, when_away, when_refused
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
 from gbot.database.limits import inbox_beside, limits_beside
-from gbot.database.sizing import Share, fit, share_of
+from gbot.database.sizing import Share, fit, may_be_of_other_nodes, share_of
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused
 
 NAME: Final = "database"
@@ -41,11 +41,11 @@ def database(config: Config, tell: Callable[[Reading], object]) -> list[Finding]
             connected_s = time.monotonic() - began
             [(server,)] = connection.rows("SELECT VERSION()")
             round_s = min(_round_s(connection) for _ in range(ROUNDS))
-            tell(clock_of(connection, f"the database {address.host}"))
+            tell(clock_of(connection, address))
             reached = _reached(connection, f"{place}, {server}", connected_s, round_s)
             return [reached, *_connections(config, address, connection), _idle(connection)]
     except DatabaseRefused as error:
-        advice = f"{when_refused('GBOT_DB')}: gbot serve would not start"
+        advice = f"{when_refused(error, 'GBOT_DB')}: gbot serve would not start"
         return [fail(NAME, f"{place} does not let gbot in: {error}", advice)]
     except DatabaseDown as error:
         advice = f"{when_away(error)}; events that need it are put off until gbot serve can reach it"
@@ -99,14 +99,14 @@ def sessions(user: str, there: int, share: Share, config: Config) -> Finding:
     if config.db_share > 1:
         return ok(SESSIONS, f"{found}, which are in the shares of the {config.db_share} nodes", figures)
     pool = min(config.db_pool, share.connections)
-    both = f"{found}; with {pool:,} more for --db-pool that is {there + pool:,} of {share.connections:,}"
-    if there + pool <= share.connections:
-        return ok(SESSIONS, both, figures)
+    both = f"{found}; with {pool:,} more for --db-pool that is {there + pool:,}"
+    if not may_be_of_other_nodes(share, config.db_pool, there, config.db_share):
+        return ok(SESSIONS, f"{both} of {share.connections:,}", figures)
     advice = (
         "if they are those of other nodes, set --db-share to the number of nodes; if they are those of this node's "
         "server, which is to be started anew, all is well"
     )
-    return warn(SESSIONS, both, advice, figures)
+    return warn(SESSIONS, f"{both}, more than the {share.connections:,} of this node", advice, figures)
 
 
 def judged(share: Share, pool: int, *, clamp: bool) -> Finding:
@@ -115,7 +115,8 @@ def judged(share: Share, pool: int, *, clamp: bool) -> Finding:
     if taken == pool:
         return ok(ROOM, found)
     if share.connections < 1:
-        return fail(ROOM, found, f"raise {share.bound} {RDS}, or end sessions of others")
+        others = ", or end sessions of others" if share.is_crowded else ""
+        return fail(ROOM, found, f"raise {share.bound} {RDS}{others}")
     if taken:
         return warn(ROOM, found, f"--db-pool {taken}, or raise {share.bound} {RDS}; gbot serve takes {taken}")
     advice = f"--db-pool {share.connections}, or raise {share.bound} {RDS}, or --db-oversize clamp to take the share"

@@ -15,6 +15,7 @@ from typing import Final
 
 from gbot.checks.clock import Reading
 from gbot.checks.finding import Finding, fail, in_ms, milliseconds, ok, size, warn
+from gbot.checks.inbox_server import commits, packets
 from gbot.checks.server import WRITER, clock_of, is_read_only
 from gbot.config import Config
 from gbot.counts import counted
@@ -24,7 +25,7 @@ from gbot.database.connection import Connection
 from gbot.database.connector import Connector
 from gbot.errors import DatabaseDown, DatabaseMistake, DatabaseRefused, StartError
 from gbot.inboxes import mysql_schema, sqlite_file
-from gbot.inboxes.mysql import GONE_AFTER_S
+from gbot.inboxes.mysql import GONE_AFTER_S, reason_of
 from gbot.inboxes.sqlite import DISK_FREE_MIN_BYTES, look_into
 from gbot.inboxes.store import StoreDown
 
@@ -32,7 +33,6 @@ NAME: Final = "inbox"
 DISK: Final = "disk"
 DISK_FREE_WARN_BYTES: Final = 1024**3
 MIGRATE: Final = "run gbot inbox migrate once, with the same --inbox (GBOT_INBOX)"
-GRANTS: Final = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX"
 UNUSED: Final = "; no worker uses it now"
 WORKERS: Final = f"SELECT COUNT(*) FROM gbot_workers WHERE life > 0 AND beat >= NOW(6) - INTERVAL {GONE_AFTER_S} SECOND"
 
@@ -44,7 +44,7 @@ def inbox(config: Config, tell: Callable[[Reading], object]) -> list[Finding]:
         return [warn(NAME, "memory: stores nothing: what has not run when gbot ends is lost", advice)]
     if config.inbox.startswith("sqlite://"):
         return _sqlite(Path(config.inbox.removeprefix("sqlite://")))
-    return [_mysql(config.inbox, tell)]
+    return _mysql(config, tell)
 
 
 # ---- SQLite
@@ -98,28 +98,30 @@ def _disk(directory: Path) -> Finding:
 # ---- MySQL
 
 
-def _mysql(url: str, tell: Callable[[Reading], object]) -> Finding:
-    address = parse(url)
+def _mysql(config: Config, tell: Callable[[Reading], object]) -> list[Finding]:
+    address = parse(config.inbox)
     place = address.place
     began = time.monotonic()
     try:
         with closing(Connector(address).connect()) as connection:
             connected_s = time.monotonic() - began
-            tell(clock_of(connection, f"the inbox {address.host}"))
-            return _tables(connection, place, connected_s)
+            tell(clock_of(connection, address))
+            usable = _tables(connection, place, connected_s)
+            return [usable, *commits(connection), packets(connection, config.body_bytes_max)]
     except StartError as error:
-        return fail(NAME, str(error), "use a server that is new enough")
+        return [fail(NAME, str(error), "use a server that is new enough")]
     except DatabaseRefused as error:
-        advice = when_refused("GBOT_INBOX")
-        return fail(NAME, f"{place} does not let gbot in: {error}", advice)
+        advice = f"{when_refused(error, 'GBOT_INBOX')}: gbot serve would not start"
+        return [fail(NAME, f"{place} does not let gbot in: {error}", advice)]
     except DatabaseDown as error:
-        advice = f"{when_away(error)}; without it gbot serve takes no events"
-        return fail(NAME, f"{place} cannot be reached: {error}", advice)
+        advice = f"{when_away(error)}; gbot serve would not start"
+        return [fail(NAME, f"{place} cannot be reached: {error}", advice)]
     except DatabaseMistake as error:
         if error.code not in mysql_schema.NOT_ALLOWED:
             raise
-        advice = f"GRANT {GRANTS} ON {address.database}.* TO {address.user}"
-        return fail(NAME, f"{place}: its user may not do what the inbox needs: {error}", advice)
+        found = f"{place}: its user may not do what the inbox needs, so no event could be stored: {reason_of(error)}"
+        grant = f"GRANT {mysql_schema.RIGHTS_TO_WORK} ON {address.database}.* TO {address.user}"
+        return [fail(NAME, found, f"as its admin: {grant}")]
 
 
 def _tables(connection: Connection, place: str, connected_s: float) -> Finding:
@@ -135,6 +137,7 @@ def _tables(connection: Connection, place: str, connected_s: float) -> Finding:
     if version > known:
         found = f"{place} has tables of a newer gbot (schema {version}; this one knows up to {known})"
         return fail(NAME, found, "install on this node the gbot that the others have")
+    mysql_schema.check_rights(connection)
     [(workers,)] = connection.rows(WORKERS)
     figures = {"schema": version, "workers": int(workers), "connected_ms": in_ms(connected_s)}
     times = f"connected in {milliseconds(connected_s)}"

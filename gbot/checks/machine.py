@@ -26,9 +26,9 @@ UNLIMITED: Final = 2**60  # what cgroups of version 1 say for no limit is above 
 MOST: Final = 0.8  # of the memory
 
 
-def open_files(config: Config, has_api: bool, soft: int, hard: int) -> Finding:
+def open_files(config: Config, has_api: bool, has_db: bool, soft: int, hard: int) -> Finding:
     """Whether the limit is enough for what the settings allow; ``soft`` and ``hard`` are RLIMIT_NOFILE."""
-    of_database = config.db_pool if config.db else 0
+    of_database = config.db_pool if has_db else 0
     calls = config.pool if has_api else 0
     parts = [
         (config.connections_max, "of clients"),
@@ -88,10 +88,10 @@ def _number(path: Path) -> int | None:
         return None
 
 
-def memory(config: Config, limit: float) -> Finding:
+def memory(config: Config, has_db: bool, limit: float) -> Finding:
     """Whether the handlers that may wait at once fit, as gbot's benchmarks have measured them."""
     figures = read_figures()
-    connections = config.db_pool if config.db else 0
+    connections = config.db_pool if has_db else 0
     handlers, rest = config.pool * figures.calling.in_bytes, connections * figures.connection.in_bytes
     needed = figures.base.in_bytes + handlers + rest
     each = size(figures.calling.in_bytes)

@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from gbot.checks.clock import Reading, reading
+from gbot.database.address import Address
 from gbot.database.connection import Connection
 from gbot.errors import DatabaseMistake
 
@@ -27,8 +28,9 @@ def is_read_only(connection: Connection) -> bool:
     return any(str(value).upper() not in NO for value in values)
 
 
-def clock_of(connection: Connection, whose: str) -> Reading:
-    """The time of a server. Raises DatabaseError."""
+def clock_of(connection: Connection, address: Address) -> Reading:
+    """The time of a server, which the inbox and the database may share. Raises DatabaseError."""
     asked_s = time.time()
     [(theirs,)] = connection.rows(CLOCK)
-    return reading(whose, float(theirs), asked_s, time.time())
+    where = address.unix_socket or f"{address.host}:{address.port}"
+    return reading(f"the database server {where}", float(theirs), asked_s, time.time())

@@ -47,6 +47,17 @@ class Settings:
     chosen: int  # how many settings have another value than by default
     file: Path | None = None
 
+    @property
+    def wrong(self) -> frozenset[str]:
+        """The names of the settings that have a default here because theirs cannot be used."""
+        written = {problem.name for problem in self.problems}
+        return frozenset(row.name for row in SETTINGS.values() if written & {row.key, row.variable, f"--{row.key}"})
+
+    @property
+    def has_db(self) -> bool:
+        """Whether there is to be a database, even one that cannot be looked at yet."""
+        return self.config.db is not None or "db" in self.wrong
+
 
 def read_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], file: Path | None) -> Settings:
     """As ``gbot serve`` would read them. Raises nothing."""
@@ -78,7 +89,8 @@ def config(settings: Settings) -> list[Finding]:
     if findings:
         return findings
     file = f", with {settings.file}" if settings.file is not None else ""
-    found = f"{settings.chosen} of {len(SETTINGS)} settings differ from their defaults{file}"
+    differ = "differs from its default" if settings.chosen == 1 else "differ from their defaults"
+    found = f"{settings.chosen} of {len(SETTINGS)} settings {differ}{file}"
     return [ok(CONFIG, found, {"settings": len(SETTINGS), "differing": settings.chosen})]
 
 

@@ -27,7 +27,7 @@ from gbot.database.connector import Connector
 from gbot.database.lender import Lender
 from gbot.database.limits import limits_beside
 from gbot.database.pool import Pool
-from gbot.database.sizing import INBOX_CONNECTIONS, Share, fit, share_of
+from gbot.database.sizing import INBOX_CONNECTIONS, Share, fit, may_be_of_other_nodes, share_of
 from gbot.errors import DatabaseError, DatabaseMistake, DatabaseRefused, StartError
 
 log = logging.getLogger(__name__)
@@ -109,11 +109,12 @@ class Opening:
             self._pool.resize(self.size)
             return
         size = self._fitting(self.size, share, clamp=clamp)
-        if self._settings.nodes == 1 and share.used_by_user > INBOX_CONNECTIONS + 1:  # this one has one open
+        there = share.used_by_user - 1  # this one has one open
+        if may_be_of_other_nodes(share, size, there - INBOX_CONNECTIONS, self._settings.nodes):
             log.warning(
-                "User %s has %d connections open in %s already: if they are those of other nodes, set --db-share to "
-                "the number of nodes",
-                *(self._settings.address.user, share.used_by_user - 1, self._place),
+                "User %s has %d connections open in %s already; with %d more for --db-pool that is more than the %d of "
+                "this node: if they are those of other nodes, set --db-share to the number of nodes",
+                *(self._settings.address.user, there, self._place, size, share.connections),
             )
         if size == self.size:
             log.info("Database %s: %s; %d fit", self._place, share.arithmetic, size)

@@ -18,6 +18,9 @@ KEPT_FOR_OTHERS: Final = 10  # people, their tools, and the server's own service
 KEPT_FREE: Final = 2  # beside others who are there
 KEPT_OF_USER: Final = 2  # of what the user may have: to end what a handler left unfinished
 INBOX_CONNECTIONS: Final = 2  # of a node whose inbox is on the same server: one for its worker, one for gbot inbox
+USER_BOUND: Final = (
+    "the user's limit (ALTER USER … WITH MAX_USER_CONNECTIONS …) or, if that is the server's own, max_user_connections"
+)
 FILES_RESERVED: Final = 64  # descriptors for everything that is not a connection of a client or to the database
 
 
@@ -43,37 +46,60 @@ class ServerLimits:
     def kept_for_others(self) -> int:
         return max(KEPT_FOR_OTHERS, self.used_by_others + KEPT_FREE)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether others are why more than usual is kept for them."""
+        return self.kept_for_others > KEPT_FOR_OTHERS
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """What one node may have open, the arithmetic behind it in one line, and what would have to be raised for more.
 
-    ``used_by_user`` counts sessions of the same user, who are taken for those of other nodes, or of this one before.
+    ``used_by_user`` counts sessions of the same user, who are taken for those of other nodes, or of this one before;
+    ``is_crowded``: it would be more if sessions of others ended.
     """
 
     connections: int
     arithmetic: str
     bound: str
     used_by_user: int = 0
+    is_crowded: bool = False
 
 
 def share_of(limits: ServerLimits, nodes: int, *, with_inbox: bool) -> Share:
-    """The share of one of ``nodes`` nodes; ``with_inbox``: their inbox is on the same server. It may be 0."""
+    """The share of one of ``nodes`` nodes; ``with_inbox``: their inbox is on the same server.
+
+    It may be 0. The arithmetic then ends where nothing is left, and says so rather than what would be below 0.
+    """
     kept, there = limits.kept_for_others, limits.used_by_others
     free = max(0, limits.connections_max - kept)
-    bound = "max_connections"
-    line = f"max_connections {limits.connections_max} - {kept} kept for others ({there} there now) = {free}"
+    bound, is_crowded = "max_connections", limits.is_crowded
+    for_others = f"{kept} kept for others ({there} there now)"
+    line = f"max_connections {limits.connections_max}"
+    line += f" - {for_others} = {free}" if free else f", no more than the {for_others}"
     of_user = max(0, limits.user_max - KEPT_OF_USER)
     if limits.user_max > 0 and of_user < free:  # MariaDB: -1 is no limit, and nobody else is let in
-        free, bound = of_user, "max_user_connections"
-        line += f", of which max_user_connections {limits.user_max} - {KEPT_OF_USER} kept free allows {free}"
+        free, bound, is_crowded = of_user, USER_BOUND, False
+        line += f", of which max_user_connections {limits.user_max}"
+        line += f" - {KEPT_OF_USER} kept free allows {free}" if free else f" allows none: {KEPT_OF_USER} are kept free"
     each = free // nodes
-    if nodes > 1:
+    if nodes > 1 and free:
         line += f"; / {nodes} nodes = {each}"
-    if with_inbox:
+    if with_inbox and each:
         each = max(0, each - INBOX_CONNECTIONS)
-        line += f"; - {INBOX_CONNECTIONS} of the inbox = {each}"
-    return Share(each, line, bound, limits.used_by_user)
+        of_inbox = f"{INBOX_CONNECTIONS} of the inbox"
+        line += f"; - {of_inbox} = {each}" if each else f", no more than the {of_inbox}"
+    return Share(each, line, bound, limits.used_by_user, is_crowded)
+
+
+def may_be_of_other_nodes(share: Share, size: int, there: int, nodes: int) -> bool:
+    """Whether ``there`` sessions of the same user hint at nodes that are not counted among ``nodes``.
+
+    They are this node's own from before a restart as well as another's, and are let be where this one's pool of
+    ``size`` fits in beside them.
+    """
+    return nodes == 1 and there > 0 and there + min(size, share.connections) > share.connections
 
 
 def fit(size: int, share: Share, *, clamp: bool) -> tuple[int, str]:

@@ -38,14 +38,14 @@ import gevent.event
 
 from gbot.counts import counted
 from gbot.directory import Change, Directory
-from gbot.errors import DeliveryTooLarge, InboxFull, StoreUnavailable
+from gbot.errors import DeliveryTooLarge, InboxFull, StartError, StoreUnavailable
 from gbot.event import Event
 from gbot.inbox import LEAVES, RETRY, Entry, InboxStatistics, InHand, Outcome, Room, State, Submit
 from gbot.inboxes.calls import Call
 from gbot.inboxes.health import Health
 from gbot.inboxes.parcels import Parcel, Parcels
 from gbot.inboxes.records import Records
-from gbot.inboxes.store import LifeEnded, Store, StoreDown, StoreFull, Turned, Work
+from gbot.inboxes.store import LifeEnded, Store, StoreDown, StoreFull, StoreRefused, Turned, Work
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,18 @@ class DurableInbox:
     def start(self, submit: Submit, room: Room, in_hand: InHand) -> None:
         self._submit, self._room, self._in_hand = submit, room, in_hand
         self._call(self._store.open)
+        self._begin()
         self._greenlet = gevent.spawn(self._run)
+
+    def _begin(self) -> None:
+        """Enlist, for what is not allowed is told at the start; what is only away is told of by the greenlet."""
+        try:
+            self._life = self._call(self._store.enlist)
+        except StoreRefused as error:
+            self._call(self._store.close)
+            raise StartError(f"{self.place} cannot be used as inbox: {error}") from None
+        except StoreDown:
+            pass
 
     def put(self, events: Sequence[Event], body_bytes: int) -> None:
         if not events:
@@ -189,7 +200,7 @@ class DurableInbox:
         self._singly = 0
 
     def _mistaken(self, error: Exception) -> None:
-        """Of gbot's, or somebody has changed the tables or the rights. The traceback is logged once."""
+        """Of gbot's, or somebody has changed the tables. The traceback is logged once."""
         if repr(error) != self._mistake:
             log.error("A mistake in gbot or its database: a turn of the inbox failed", exc_info=error)
         self._mistake = repr(error)

@@ -66,11 +66,11 @@ class Health:
 
     def _well(self, outcomes: int, now: float) -> None:
         if self._down_since is not None:
-            log.warning(
-                "The inbox %s can be used again after %.1f s; the outcomes kept meanwhile (%d) are written down now",
+            log.info(
+                "The inbox %s can be used again after %.1f s%s",
                 self._place,
                 now - self._down_since,
-                outcomes,
+                f"; the outcomes kept meanwhile ({outcomes}) are written down now" if outcomes else "",
             )
         self._down_since = None
         self._must_write = self._must_store = False

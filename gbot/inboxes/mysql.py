@@ -27,13 +27,24 @@ from gbot.database.address import parse
 from gbot.database.connection import Connection
 from gbot.database.connector import READ_TIMEOUT_S, Connector
 from gbot.directory import Change
-from gbot.errors import DatabaseDown, DatabaseMistake, Deadlock, StartError
+from gbot.errors import DatabaseDown, DatabaseError, DatabaseMistake, Deadlock, StartError
 from gbot.inboxes import mysql_records, mysql_schema, mysql_upkeep
 from gbot.inboxes.changes import UserKey
 from gbot.inboxes.mysql_tables import ANY_READY, CHUNK, WORKERS, Tables, binary
 from gbot.inboxes.mysql_turn import Turn
 from gbot.inboxes.mysql_upkeep import FIRST_DONE, FIRST_DUE, FIRST_EXPIRY, FIRST_SEEN, PURGE_CHUNK, RUNNING_OF
-from gbot.inboxes.store import LifeEnded, Look, Policy, StoreBusy, StoreDown, Tidied, Turned, Work, pauses_when_busy
+from gbot.inboxes.store import (
+    LifeEnded,
+    Look,
+    Policy,
+    StoreBusy,
+    StoreDown,
+    StoreRefused,
+    Tidied,
+    Turned,
+    Work,
+    pauses_when_busy,
+)
 from gbot.user import User
 
 T = TypeVar("T")
@@ -62,6 +73,11 @@ LOOK: Final = (
     f" | {ANY_READY}) WHERE life = %s"
 )
 WORKER: Final = "SELECT life FROM gbot_workers WHERE life = %s FOR UPDATE"
+# Where the text of an error goes on with the statement, which is gbot's own and would hide the reason.
+STATEMENT: Final = re.compile(
+    "(; nobody knows whether it was executed)?: "
+    r"(SELECT|INSERT|UPDATE|DELETE|REPLACE|SET|START|COMMIT|ROLLBACK|EXPLAIN|CREATE|ALTER|KILL|SHOW)\b| for: "
+)
 GONE_WORKER: Final = f"SELECT life FROM gbot_workers WHERE life = %s AND {GONE} FOR UPDATE SKIP LOCKED"
 
 
@@ -82,6 +98,7 @@ class MySqlStore:
         except ValueError as error:
             raise StartError(f"The inbox's address cannot be used: {error}") from None
         self.place = address.place
+        self._grantee = f"{address.database}.* TO {address.user}"
         self._connector = Connector(address, SETUP)
         self._policy = policy
         self._grace_s = grace_s
@@ -94,21 +111,22 @@ class MySqlStore:
     # Coming and going.
 
     def open(self) -> None:
-        with self._starting():
+        with self._starting(mysql_schema.RIGHTS_TO_WORK):
             mysql_schema.check(self._connected(), self.place)
 
     def migrate(self) -> list[str]:
         """Bring the tables up to date; see :class:`gbot.inboxes.store.Desk`."""
-        with self._starting():
+        with self._starting(mysql_schema.RIGHTS_TO_MIGRATE):
             return mysql_schema.migrate(self._connected(), self.place)
 
     @contextmanager
-    def _starting(self) -> Iterator[None]:
+    def _starting(self, rights: str) -> Iterator[None]:
+        """``rights`` are those that its user needs for it."""
         try:
             mysql_schema.check_server(self.place, self._connected_version())
             yield
         except (DatabaseDown, Deadlock) as error:
-            raise StartError(f"{self.place} cannot be used as inbox: {error}") from None
+            raise StartError(f"{self.place} cannot be used as inbox: {reason_of(error)}") from None
         except DatabaseMistake as error:
             if error.code == mysql_schema.NOT_LOGGED:
                 raise StartError(
@@ -117,10 +135,16 @@ class MySqlStore:
                 ) from None
             if error.code not in mysql_schema.NOT_ALLOWED:
                 raise
-            raise StartError(f"{self.place}: its user is not allowed to do what the inbox needs: {error}") from None
+            raise StartError(f"{self.place} cannot be used as inbox: {self._not_allowed(error, rights)}") from None
         except StartError:
             self.close()
             raise
+
+    def _not_allowed(self, error: DatabaseMistake, rights: str) -> str:
+        return (
+            f"its user is not allowed to do what the inbox needs ({reason_of(error)}); "
+            f"GRANT {rights} ON {self._grantee} allows it"
+        )
 
     def _connected_version(self) -> str:
         version: str = self._connected().rows("SELECT VERSION()")[0][0]
@@ -132,6 +156,7 @@ class MySqlStore:
             self._connection = None
 
     def enlist(self) -> int:
+        self._again(mysql_schema.check_rights)
         life = self._transact(Tables.enlist)
         self._beaten()
         return life
@@ -275,9 +300,13 @@ class MySqlStore:
         try:
             yield self._connected()
         except Deadlock as error:
-            raise StoreBusy(str(error)) from None
+            raise StoreBusy(reason_of(error)) from None
         except DatabaseDown as error:
-            raise StoreDown(str(error)) from None
+            raise StoreDown(reason_of(error)) from None
+        except DatabaseMistake as error:
+            if error.code not in mysql_schema.NOT_ALLOWED:
+                raise
+            raise StoreRefused(self._not_allowed(error, mysql_schema.RIGHTS_TO_WORK)) from None
 
     def _transact(self, work: Callable[[Tables], T]) -> T:
         def once(connection: Connection) -> T:
@@ -311,6 +340,11 @@ def _transaction(connection: Connection) -> Iterator[None]:
     except BaseException:  # the greenlet is being killed: nothing more is to be waited for
         connection.close()
         raise
+
+
+def reason_of(error: DatabaseError) -> str:
+    """Why, without the statement that it is about."""
+    return STATEMENT.split(str(error), maxsplit=1)[0]
 
 
 @lru_cache(maxsize=256)

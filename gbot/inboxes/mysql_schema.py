@@ -31,6 +31,18 @@ LOCK_WAITS_MAX: Final = 30
 NO_SUCH_TABLE: Final = 1146
 NOT_LOGGED: Final = 1665  # READ COMMITTED, and a binary log of statements
 NOT_ALLOWED: Final = {1044, 1142, 1143, 1227}
+RIGHTS_TO_WORK: Final = "SELECT, INSERT, UPDATE, DELETE"
+RIGHTS_TO_MIGRATE: Final = f"{RIGHTS_TO_WORK}, CREATE, ALTER, INDEX"
+# What a worker does to each table, which is known by a column with numbers that are never negative.
+CHANGES: Final = {
+    ("gbot_entries", "number"): ("INSERT", "UPDATE", "DELETE"),
+    ("gbot_ended", "number"): ("INSERT", "DELETE"),
+    ("gbot_seen", "number"): ("INSERT", "DELETE"),
+    ("gbot_workers", "life"): ("INSERT", "UPDATE", "DELETE"),
+    ("gbot_slots", "slot"): ("UPDATE",),
+    ("gbot_users", "number"): ("INSERT", "UPDATE", "DELETE"),
+    ("gbot_states", "number"): ("INSERT", "UPDATE", "DELETE"),
+}
 
 _OPTIONS: Final = "ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
@@ -139,7 +151,23 @@ def check(connection: Connection, place: str) -> None:
         raise _newer(place, version)
     if version < VERSION:
         lack = "has no tables of gbot yet" if version == 0 else f"has tables of an older gbot (version {version})"
-        raise StartError(f"{place} {lack}: run `gbot inbox migrate` with the same --inbox (GBOT_INBOX), then start.")
+        raise StartError(f"{place} {lack}: run `gbot inbox migrate` with the same --inbox (GBOT_INBOX).")
+
+
+def check_rights(connection: Connection) -> None:
+    """Raises DatabaseMistake, with a code that is NOT_ALLOWED, unless the user may do a worker's work.
+
+    To explain a statement takes the right to run it. Nothing is changed, and no lock is waited for.
+    """
+    for (table, key), rights in CHANGES.items():
+        row = f"{table} WHERE {key} = -1"
+        explained = {
+            "INSERT": f"EXPLAIN INSERT INTO {table} SELECT * FROM {row}",
+            "UPDATE": f"EXPLAIN UPDATE {table} SET {key} = {key} WHERE {key} = -1",
+            "DELETE": f"EXPLAIN DELETE FROM {row}",
+        }
+        for right in rights:
+            connection.rows(explained[right])
 
 
 def migrate(connection: Connection, place: str) -> list[str]:

@@ -126,7 +126,10 @@ class Store(Protocol):
         """Connect and check (SQLite: create or migrate). Raises StartError with what to do about it."""
 
     def enlist(self) -> int:
-        """Begin a life; returns its number, which is positive and never used again. Raises StoreDown."""
+        """Begin a life; returns its number, which is positive and never used again.
+
+        Raises StoreDown, which is StoreRefused when a worker's work is not allowed there.
+        """
 
     def turn(self, life: int, work: Work) -> Turned:
         """Do the work in one transaction; when it returns, it is durable. Raises StoreDown, LifeEnded."""
@@ -181,6 +184,10 @@ def pauses_when_busy() -> Iterator[float]:
 
 class StoreFull(StoreDown):
     """The database answers and takes outcomes, but has no room for new events: its disk is nearly full."""
+
+
+class StoreRefused(StoreDown):
+    """The database does not let its user do this, until somebody grants it; the text tells what to grant."""
 
 
 class LifeEnded(Exception):

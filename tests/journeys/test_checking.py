@@ -108,6 +108,14 @@ def test_the_help_names_every_setting_and_what_the_words_mean() -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_the_help_fits_the_terminal(command: str) -> None:
+    assert max(map(len, gbot(command, "--help", environ={"COLUMNS": "80"}).stdout)) <= 80
+    narrow = gbot(command, "--help", environ={"COLUMNS": "60"}).stdout
+    secrets = narrow[next(number for number, line in enumerate(narrow) if "Only in the environment" in line) :]
+    assert max(map(len, secrets)) <= 60
+
+
 @pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_only_a_terminal_that_wants_them_gets_colours(tmp_path: Path, environ: dict[str, str], coloured: bool) -> None:
     own = {"GBOT_PORT": "0", "STATE_DIRECTORY": str(tmp_path), "TERM": "xterm"}
@@ -324,15 +332,20 @@ def test_a_database_that_lets_nobody_in_fails(check: Callable[..., Program], mys
     assert "does not let gbot in" in checks["database"]["found"]
     assert checks["database"]["advice"].startswith("see to user, password, database and ?tls= in GBOT_DB")
     assert "does not let gbot in" in checks["inbox"]["found"]
-    assert checks["inbox"]["advice"] == "see to user, password, database and ?tls= in GBOT_INBOX"
+    assert checks["inbox"]["advice"].startswith("see to user, password, database and ?tls= in GBOT_INBOX")
+    assert checks["inbox"]["advice"].endswith(": gbot serve would not start")
     assert states(checks, "database", "inbox", "clock") == ["fail", "fail", "skip"]
 
 
 def test_a_database_that_says_nothing_is_a_line_after_a_few_seconds(check: Callable[..., Program]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        checks = lines_of(check(GBOT_DB=f"mysql://bot@127.0.0.1:{silent.getsockname()[1]}/chat"))
-    assert checks["database"]["state"] == "fail"
-    assert checks["inbox"]["state"] == "ok"
+        place = f"mysql://bot@127.0.0.1:{silent.getsockname()[1]}/chat"
+        checks = lines_of(check(GBOT_DB=place))
+        assert (checks["database"]["state"], checks["inbox"]["state"]) == ("fail", "ok")
+        assert place in checks["database"]["found"]
+        inbox = lines_of(check(GBOT_INBOX=place))["inbox"]
+    assert inbox["state"] == "fail"
+    assert place in inbox["found"]
 
 
 @pytest.fixture(scope="module")
@@ -453,10 +466,16 @@ def test_a_server_that_soon_hangs_up_is_warned_of(check: Callable[..., Program],
     assert "in the parameter group" in idle["advice"]
 
 
+def test_a_server_that_has_both_is_told_once_by_the_clock(check: Callable[..., Program], small: MariaDb) -> None:
+    clock = lines_of(check("--db-pool", "5", GBOT_DB=small.url, GBOT_INBOX=small.url))["clock"]
+    port = urlsplit(small.url).port
+    assert clock["found"] == f"it is within 2 s of that of the database server 127.0.0.1:{port}"
+
+
 def test_a_clock_that_is_behind_the_databases_fails(check: Callable[..., Program], small: MariaDb) -> None:
     clock = lines_of(check("--db-pool", "5", GBOT_DB=small.url.replace("root@", "late@")))["clock"]
     assert clock["state"] == "fail"
-    assert re.match(r"it is (9[0-9]|10[0-9]) s behind that of the database 127.0.0.1", clock["found"])
+    assert re.match(r"it is (9[0-9]|10[0-9]) s behind that of the database server 127.0.0.1:", clock["found"])
 
 
 def test_a_user_that_may_not_read_the_inbox_fails(check: Callable[..., Program], small: MariaDb) -> None:
@@ -469,7 +488,113 @@ def test_a_user_that_may_not_read_the_inbox_fails(check: Callable[..., Program],
     checks = lines_of(check(GBOT_INBOX=url.replace("root@", "poor@")))
     assert checks["inbox"]["state"] == "fail"
     assert "its user may not do what the inbox needs" in checks["inbox"]["found"]
-    assert checks["inbox"]["advice"] == "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX ON shared.* TO poor"
+    assert checks["inbox"]["advice"] == GRANT.format("shared", "poor")
+
+
+GRANT: Final = "as its admin: GRANT SELECT, INSERT, UPDATE, DELETE ON {}.* TO {}"
+
+
+@pytest.fixture(scope="module")
+def tried(small: MariaDb) -> str:
+    """The URL of an inbox in use, for the users that tests make."""
+    with asking(small.url) as ask:
+        ask("CREATE DATABASE tried")
+    url = small.url.replace("/mysql", "/tried")
+    assert gbot("inbox", "migrate", environ={"GBOT_INBOX": url}).code == 0
+    return url
+
+
+@pytest.mark.parametrize(
+    ("user", "grants", "is_enough"),
+    [
+        ("reader", ["SELECT ON tried.*"], False),
+        ("keeper", ["SELECT, INSERT, UPDATE ON tried.*"], False),
+        ("partly", ["SELECT, UPDATE, DELETE ON tried.*", "INSERT ON tried.gbot_entries"], False),
+        ("worker", ["SELECT, INSERT, UPDATE, DELETE ON tried.*"], True),
+    ],
+)
+def test_a_user_that_may_not_do_what_a_worker_does_fails(
+    check: Callable[..., Program], small: MariaDb, tried: str, user: str, grants: list[str], is_enough: bool
+) -> None:
+    with asking(small.url) as ask:
+        ask(f"CREATE USER {user}")
+        for grant in grants:
+            ask(f"GRANT {grant} TO {user}")
+    inbox = lines_of(check(GBOT_INBOX=tried.replace("root@", f"{user}@")))["inbox"]
+    assert inbox["state"] == ("ok" if is_enough else "fail"), inbox
+    if not is_enough:
+        assert "its user may not do what the inbox needs, so no event could be stored: error 114" in inbox["found"]
+        assert inbox["advice"] == GRANT.format("tried", user)
+
+
+def test_a_user_that_may_do_it_by_a_role_is_fine(check: Callable[..., Program], small: MariaDb, tried: str) -> None:
+    with asking(small.url) as ask:
+        ask("CREATE ROLE serving")
+        ask("GRANT SELECT, INSERT, UPDATE, DELETE ON tried.* TO serving")
+        ask("CREATE USER player")
+        ask("GRANT serving TO player")
+        is_mariadb = "MariaDB" in ask("SELECT VERSION()")[0][0]
+        ask("SET DEFAULT ROLE serving FOR player" if is_mariadb else "SET DEFAULT ROLE serving TO player")
+    assert lines_of(check(GBOT_INBOX=tried.replace("root@", "player@")))["inbox"]["state"] == "ok"
+
+
+def test_trying_a_user_changes_nothing_and_waits_for_no_lock(
+    check: Callable[..., Program], small: MariaDb, tried: str
+) -> None:
+    tables = ["entries", "ended", "seen", "workers", "slots", "users", "states"]
+    checksums = f"CHECKSUM TABLE {', '.join(f'gbot_{table}' for table in tables)}"
+    with asking(tried) as ask, asking(tried) as hold:
+        before = ask(checksums)
+        next_life = "SELECT MAX(life) FROM gbot_workers"
+        ask("INSERT INTO gbot_workers (life) VALUES (7)")
+        hold("BEGIN")
+        for table in tables:
+            hold(f"SELECT * FROM gbot_{table} FOR UPDATE")
+        assert lines_of(check(GBOT_INBOX=tried))["inbox"]["state"] == "ok"
+        hold("ROLLBACK")
+        ask("INSERT INTO gbot_workers () VALUES ()")
+        assert ask(next_life) == [(8,)]
+        ask("DELETE FROM gbot_workers WHERE life > 0")
+        assert ask(checksums) == before
+
+
+def test_a_server_that_keeps_what_it_says_is_fine(check: Callable[..., Program], tried: str) -> None:
+    checks = lines_of(check(GBOT_INBOX=tried))
+    assert states(checks, "inbox commits", "inbox packets") == ["ok", "ok"]
+    assert "innodb_flush_log_at_trx_commit 1, " in checks["inbox commits"]["found"]
+
+
+def test_a_server_that_may_lose_what_was_stored_is_warned_of(
+    check: Callable[..., Program], small: MariaDb, tried: str
+) -> None:
+    with asking(small.url) as ask:
+        [(before,)] = ask("SELECT @@GLOBAL.max_allowed_packet")
+        ask("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
+        ask("SET GLOBAL max_allowed_packet = 4194304")
+        try:
+            checks = lines_of(check("--body-bytes-max", "1048577", GBOT_INBOX=tried))
+        finally:
+            ask("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+            ask(f"SET GLOBAL max_allowed_packet = {before}")
+    assert states(checks, "inbox", "inbox commits", "inbox packets") == ["ok", "warn", "warn"]
+    assert checks["inbox commits"]["found"].startswith("innodb_flush_log_at_trx_commit is 2: a power cut")
+    assert checks["inbox commits"]["advice"].startswith("as its admin: SET GLOBAL innodb_flush_log_at_trx_commit = 1,")
+    assert checks["inbox packets"]["found"].startswith("max_allowed_packet is 4 MiB, less than 4 times")
+    assert checks["inbox packets"]["advice"].startswith("as its admin: SET GLOBAL max_allowed_packet = 4195328,")
+    assert checks["inbox packets"]["figures"] == {"max_allowed_packet_bytes": 4194304, "needed_bytes": 4194308}
+
+
+def test_a_binary_log_that_may_lag_behind_is_warned_of_where_there_is_one(
+    check: Callable[..., Program], tmp_path: Path
+) -> None:
+    server = MariaDb(tmp_path, "--log-bin=binlog", "--binlog-format=ROW", "--server-id=1", "--sync-binlog=0")
+    try:
+        assert gbot("inbox", "migrate", environ={"GBOT_INBOX": server.url}).code == 0
+        commits = lines_of(check(GBOT_INBOX=server.url))["inbox commits"]
+    finally:
+        server.stop()
+    assert (commits["state"], commits["figures"]) == ("warn", {"sync_binlog": 0})
+    assert commits["advice"].startswith("as its admin: SET GLOBAL sync_binlog = 1,")
 
 
 # ---- the platforms' APIs
