@@ -83,7 +83,7 @@ class Seat(Protocol):
 @dataclass(frozen=True, slots=True)
 class ExecutionStatistics:
     """``running`` is of this moment, the rest counts runs since the start; those timed out have failed as well, those
-    put off have not.
+    put off have not. ``ran_s``: how many seconds the handlers that have ended took in all, waits included.
     """
 
     running: int
@@ -91,6 +91,7 @@ class ExecutionStatistics:
     failed: int
     timed_out: int
     put_off: int
+    ran_s: float
 
 
 class Execution:
@@ -122,6 +123,7 @@ class Execution:
         self._failed = 0
         self._timed_out = 0
         self._put_off = 0
+        self._ran_s = 0.0
         self.stopping = False  # from then on, a handler that is killed has not failed
 
     def run(self, entry: Entry, seat: Seat) -> Outcome:
@@ -151,7 +153,9 @@ class Execution:
         self._inbox.settle(entry, RELEASED)
 
     def statistics(self) -> ExecutionStatistics:
-        return ExecutionStatistics(self._running, self._finished, self._failed, self._timed_out, self._put_off)
+        return ExecutionStatistics(
+            self._running, self._finished, self._failed, self._timed_out, self._put_off, self._ran_s
+        )
 
     def _noting(self, entry: Entry, seat: Seat) -> Outcome:
         """One attempt; with it is stored whether the user is there, whatever becomes of the event."""
@@ -172,6 +176,7 @@ class Execution:
             return self._failure(entry, f"the platform {event.platform} is not served")
         ctx = Context(event, services, entry.attempts + 1, entry.received_ms, entry.again)
         route: Route | None = None
+        began = time.monotonic()
         try:
             internal = self._internal.get(event.kind)
             if internal is not None:
@@ -181,7 +186,7 @@ class Execution:
                 return self._without_handler(ctx, seat)
             route, groups = found
             seat.timeout_s = timeout_s = route.timeout_s or self._timeout_s
-            seat.deadline = time.monotonic() + timeout_s
+            seat.deadline = began + timeout_s
             self._bot.call(ctx, route, groups)
             changes = ctx.finish()
             return Outcome(State.DONE, changes=changes) if changes else DONE
@@ -201,6 +206,7 @@ class Execution:
             return self._failure_of(entry, ctx, seat, error)
         finally:
             seat.deadline = NEVER
+            self._ran_s += time.monotonic() - began
 
     def _run_internal(self, internal: Internal, event: Event, services: Services, seat: Seat) -> Outcome:
         """Without the middleware: that is the author's, for the author's handlers."""
@@ -238,7 +244,7 @@ class Execution:
         self._failed += 1
         outcome = self._again_or_dead(entry, text, final=final)
         what = text if traced is None else "a handler failed"
-        log.error("%s: %s %s", _name(entry), what, self._consequence(entry, outcome), exc_info=traced)
+        log.error("%s: %s; %s", _name(entry), what, self._consequence(entry, outcome), exc_info=traced)
         return outcome
 
     def _failure_of(self, entry: Entry, ctx: Context, seat: Seat, error: BaseException) -> Outcome:
@@ -254,7 +260,7 @@ class Execution:
     def _asked_again(self, entry: Entry, ctx: Context, seat: Seat, verdict: Retry) -> Outcome:
         outcome = self._again_or_dead(entry, f"Retry: {verdict}", verdict.after_s)
         level = logging.ERROR if outcome.state is State.DEAD else logging.INFO
-        log.log(level, "%s: %s %s", _name(entry), verdict, self._consequence(entry, outcome))
+        log.log(level, "%s: %s; %s", _name(entry), verdict, self._consequence(entry, outcome))
         if outcome.state is State.DEAD:
             self._tell_author(entry, ctx, seat, verdict)
         return outcome
@@ -279,14 +285,14 @@ class Execution:
     def _consequence(self, entry: Entry, outcome: Outcome) -> str:
         if outcome.state is State.RETRY:
             attempts = f"attempt {entry.attempts + 2} of {self._attempts_max}"
-            return f"and is tried again in {outcome.after_s:.1f} s ({attempts})"
+            return f"the event is tried again in {outcome.after_s:.1f} s ({attempts})"
         kept = f"kept as dead entry {entry.number}" if self._inbox.keeps else "given up"
-        return f"and was {kept} after {counted(entry.attempts + 1, 'attempt')}"
+        return f"the event is {kept} after {counted(entry.attempts + 1, 'attempt')}"
 
 
 def _authors_line(error: SendError | DatabaseError) -> str:
     """Which line of the author's has failed, and why: of a traceback, all others would be gbot's own."""
-    return f"{_authors_place(error) or 'the reply'} failed with {type(error).__name__}: {error};"
+    return f"{_authors_place(error) or 'the reply'} failed with {type(error).__name__}: {error}"
 
 
 def _authors_place(error: BaseException) -> str:

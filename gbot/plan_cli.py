@@ -12,23 +12,24 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from gbot.config import SETTINGS
-from gbot.config_sources import CONFIG_VARIABLE, load
 from gbot.counts import counted
-from gbot.database.address import parse
 from gbot.database.sizing import INBOX_CONNECTIONS
 from gbot.desk_cli import EXIT_NOT_DONE, complain, refuse
 from gbot.errors import ConfigError
 from gbot.kinds import Kind
 from gbot.planning import costs as known_costs
 from gbot.planning import kinds, rds, rds_screens, verdict
-from gbot.planning.costs import Figures, Measured
-from gbot.planning.plan import DatabaseServer, Load, Node, make_plan
+from gbot.planning.costs import MYSQL, SQLITE, Figures, Measured
+from gbot.planning.plan import DatabaseServer, Node, make_plan
 from gbot.planning.screens import Question
+
+if TYPE_CHECKING:
+    from gbot.planning.asking import Surroundings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,7 +41,6 @@ CLASS_HELP: Final = "Class of the database server at Amazon RDS or Aurora, such 
 FOR_APP: Final = ("url", "texts", "seconds", "rate")
 DB: Final = SETTINGS["db"]
 DEFAULT_TEXTS: Final = ("hello",)
-DEFAULTS: Final[Mapping[str, float]] = {"queries": 0.0, "query_s": 0.002, "calls": 1.0}
 
 
 def _option(flag: str, name: str, kind: Kind, sentence: str, default: str | None = None) -> Callable[[F], F]:
@@ -118,16 +118,19 @@ def plan(context: click.Context, /, **given: Any) -> None:
     of the query and not for the 2.5 s of the handler:
 
     \b
-      gbot plan --events 2000/s --latency 2.5s --queries 1 --instance-class db.r3.2xlarge
+      gbot plan --events 2000/s --latency 2.5s --queries 1 \\
+          --instance-class db.r3.2xlarge
 
     What was not measured comes from gbot's own benchmarks; what your code computes is not in it. --report takes what
     they found on your machine. --app measures your handlers: it runs gbot serve APP on 127.0.0.1 for a while, with
     events of the plain platform only and an inbox in memory. The secrets of LINE and Messenger are removed from its
     environment, so that nothing reaches a chat platform: replies go nowhere. Everything else is as in your shell: its
-    database is the one that --db or GBOT_DB names, and what your handlers do there is done.
+    database is the one that --db or GBOT_DB names, and what your handlers do there is done. Its max_connections counts
+    where neither --max-connections nor --instance-class is given.
 
     \b
-      gbot plan --events 2000/s --app mybot:bot --event-text hello --event-text "/weather Oslo"
+      gbot plan --events 2000/s --app mybot:bot \\
+          --event-text hello --event-text "/weather Oslo"
 
     The exit code is 0 when there is a plan, 1 when the load cannot be carried or nothing could be measured, and 2 when
     an option is wrong.
@@ -144,16 +147,22 @@ def plan(context: click.Context, /, **given: Any) -> None:
     figures = known_costs.read_figures()
     known = rds.classes(rds.read_table())
     server, origin, _ = _server(given, known)  # first: to measure takes its time, and may be in vain
-    measured = _measured(given, figures)
-    load, sources = _load(given, measured)
+    around, stored_in = _around(given), MYSQL if server.has_inbox else SQLITE
+    if around is not None:
+        server, origin = around.refined(server, origin)
+        stored_in = around.stored_in
+    measured = _measured(given, figures, around)
+    load, sources = known_costs.load_of(given, measured)
     if measured is None:
         costs = known_costs.usual_costs(figures, load)
     else:
-        costs = known_costs.measured_costs(figures, load, measured)
+        costs = known_costs.measured_costs(figures, load, measured, stored_in)
     node = Node(given["cores"], given["memory_bytes"], given["open_files"])
     found = make_plan(load, costs, node, server, given["headroom"])
     classes = rds.by_size(known, given["engine"])
-    question = Question(load, costs, node, server, given["headroom"], origin, sources, given["app"], measured, classes)
+    question = Question(
+        load, costs, node, server, given["headroom"], origin, sources, given["app"], measured, classes, stored_in
+    )
     if given["as_json"]:
         _show(verdict.plan_json(question, found))
     else:
@@ -176,9 +185,21 @@ def _check_usage(given: Mapping[str, Any]) -> None:
         raise click.UsageError("--event-text: a comma ends a text on the plain platform; give it several times.")
 
 
-def _measured(given: Mapping[str, Any], figures: Figures) -> Measured | None:
-    if given["app"] is not None:
-        return _measure(given, figures)
+def _around(given: Mapping[str, Any]) -> Surroundings | None:
+    """Where the bot of --app lives; None without one. Raises ConfigError and StartError."""
+    if given["app"] is None:
+        return None
+    from gbot.planning.asking import surroundings
+
+    found = surroundings(given["url"], os.environ)
+    if found.doubt:
+        complain(found.doubt)
+    return found
+
+
+def _measured(given: Mapping[str, Any], figures: Figures, around: Surroundings | None) -> Measured | None:
+    if around is not None:
+        return _measure(given, figures, around)
     path = given["report"]
     if path is None:
         return None
@@ -192,19 +213,13 @@ def _measured(given: Mapping[str, Any], figures: Figures) -> Measured | None:
     return found
 
 
-def _measure(given: Mapping[str, Any], figures: Figures) -> Measured:
+def _measure(given: Mapping[str, Any], figures: Figures, around: Surroundings) -> Measured:
     """Measure the author's handlers, and say what speaks against what was found. Raises StartError."""
-    from gbot.planning.measure import ServeRefused, ask_database, measure
+    from gbot.planning.measure import ServeRefused, measure
 
-    environ = dict(os.environ)
-    file = environ.get(CONFIG_VARIABLE)
-    config, _ = load({"db": given["url"]}, environ, Path(file) if file else None, serving=False)
-    if config.db is not None:
-        ask_database(parse(config.db))
-        environ[DB.variable] = config.db
     texts, rate, seconds = given["texts"] or DEFAULT_TEXTS, given["rate"] or 20.0, given["seconds"] or 10.0
     try:
-        found = measure(given["app"], texts, rate, seconds, figures, environ, complain)
+        found = measure(given["app"], texts, rate, seconds, figures, around.environ, complain)
     except ServeRefused as refused:
         complain(str(refused))
         sys.exit(EXIT_SETTING if refused.code == EXIT_SETTING else EXIT_NOT_DONE)
@@ -215,20 +230,6 @@ def _measure(given: Mapping[str, Any], figures: Figures) -> Measured:
     if doubts:
         complain(f"{'; '.join(doubts)}; the figures may not tell much{why}")
     return found.measured
-
-
-def _load(given: Mapping[str, Any], measured: Measured | None) -> tuple[Load, dict[str, str]]:
-    """What was asked for, measured, or is usual; and where it is from if it was not asked for."""
-    values, sources = {}, {}
-    for field in ("latency_s", "queries", "query_s", "calls"):
-        found = getattr(measured, field, None)
-        if given[field] is not None:
-            values[field] = given[field]
-        elif measured is not None and found is not None:
-            values[field], sources[field] = found, measured.where
-        else:
-            values[field], sources[field] = DEFAULTS[field], "default"
-    return Load(events_per_s=given["events"], **values), sources
 
 
 def _server(

@@ -27,6 +27,7 @@ MIB = 1024 * 1024
 class Load:
     """What the server's parts report: of this moment, but what has finished, failed, been refused … since the start.
 
+    ``handlers_ran_s``: how many seconds the handlers that have ended took in all, waits included.
     ``db_``: connections to the bot's database, 0 without one; how often one was used and waited for, and how many
     seconds they were held and waited for in all.
     """
@@ -36,6 +37,7 @@ class Load:
     waiting: int
     pool_greenlets: int
     connections: int
+    handlers_ran_s: float
     events_finished: int
     events_failed: int
     events_timed_out: int

@@ -169,6 +169,7 @@ class Worker:
             waiting=dispatcher.waiting,
             pool_greenlets=dispatcher.greenlets,
             connections=http.connections,
+            handlers_ran_s=execution.ran_s,
             events_finished=dispatcher.finished,
             events_failed=execution.failed,
             events_timed_out=execution.timed_out,

@@ -165,7 +165,7 @@ def test_a_handler_that_raises_is_tried_again(
     assert "Traceback (most recent call last):" in outcome.error
     assert name_of(error) in outcome.error
     [record] = caplog.records
-    message = "plain event 1 (message.text): a handler failed and is tried again in 100.0 s (attempt 2 of 3)"
+    message = "plain event 1 (message.text): a handler failed; the event is tried again in 100.0 s (attempt 2 of 3)"
     assert (record.levelname, record.getMessage()) == ("ERROR", message)
     assert record.exc_info is not None
     assert "do not log this" not in caplog.text
@@ -181,14 +181,14 @@ def test_a_handler_that_raises_in_its_last_attempt_is_dead(
     assert "Traceback (most recent call last):" in outcome.error
     assert name_of(error) in outcome.error
     [record] = caplog.records
-    message = "plain event 1 (message.text): a handler failed and was given up after 3 attempts"
+    message = "plain event 1 (message.text): a handler failed; the event is given up after 3 attempts"
     assert (record.levelname, record.getMessage()) == ("ERROR", message)
     assert "do not log this" not in caplog.text
 
 
 def test_an_inbox_that_keeps_dead_entries_is_named_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
     assert Bench(raising(ValueError()), inbox=Keeper(10)).run(text_event("x")).state is State.DEAD
-    assert "a handler failed and was kept as dead entry 1 after 1 attempt" in caplog.text
+    assert "a handler failed; the event is kept as dead entry 1 after 1 attempt" in caplog.text
 
 
 def test_the_pause_grows_with_the_failures() -> None:
@@ -247,7 +247,7 @@ def test_retry_runs_it_again_after_the_time_it_asks_for(caplog: pytest.LogCaptur
     outcome = bench.run(text_event("do not log this"))
     assert outcome == Outcome(State.RETRY, "Retry: not ready yet", 7.5)
     [record] = caplog.records
-    message = "plain event 1 (message.text): not ready yet and is tried again in 7.5 s (attempt 2 of 3)"
+    message = "plain event 1 (message.text): not ready yet; the event is tried again in 7.5 s (attempt 2 of 3)"
     assert (record.levelname, record.getMessage()) == ("INFO", message)
     assert bench.execution.statistics().failed == 0
 
@@ -266,7 +266,7 @@ def test_retry_in_the_last_attempt_is_dead_and_an_error(caplog: pytest.LogCaptur
     assert bench.run(text_event("x"), failures=1) == Outcome(State.DEAD, "Retry: not ready yet")
     [record] = caplog.records
     assert record.levelname == "ERROR"
-    assert record.getMessage() == "plain event 1 (message.text): not ready yet and was given up after 2 attempts"
+    assert record.getMessage() == "plain event 1 (message.text): not ready yet; the event is given up after 2 attempts"
 
 
 @pytest.mark.parametrize("after", [-1, -0.001, float("nan"), float("inf"), RETRY_AFTER_MAX_S])
@@ -286,6 +286,24 @@ def test_drop_ends_it_at_once_and_is_no_error(caplog: pytest.LogCaptureFixture) 
     assert (statistics.failed, statistics.timed_out, statistics.finished) == (0, 0, 1)
 
 
+def test_the_seconds_that_handlers_took_are_told_with_their_waits_and_failures() -> None:
+    bot, took = Bot(), []
+
+    @bot.default
+    def fails_late(ctx: Context) -> None:
+        began = time.monotonic()
+        gevent.sleep(0.02)
+        took.append(time.monotonic() - began)
+        raise ValueError
+
+    bench = Bench(bot)
+    began = time.monotonic()
+    for _ in range(2):
+        bench.run(text_event("x"))
+    assert len(took) == 2
+    assert sum(took) <= bench.execution.statistics().ran_s <= time.monotonic() - began
+
+
 # ---- stops
 
 
@@ -293,7 +311,7 @@ def test_a_handler_that_was_killed_is_tried_again(caplog: pytest.LogCaptureFixtu
     bench = Bench(raising(GreenletExit), attempts_max=2)
     assert bench.run(text_event("x")) == Outcome(State.RETRY, "the handler's greenlet was killed", 100.0)
     assert bench.seat.killed
-    assert "the handler's greenlet was killed and is tried again in 100.0 s (attempt 2 of 2)" in caplog.text
+    assert "the handler's greenlet was killed; the event is tried again in 100.0 s (attempt 2 of 2)" in caplog.text
     assert bench.run(text_event("x"), failures=1).state is State.DEAD
 
 
@@ -312,7 +330,7 @@ def test_a_handler_that_was_timed_out_is_tried_again(caplog: pytest.LogCaptureFi
     line = raising.__code__.co_firstlineno + 5
     text = f"the handler {name} ran longer than its timeout of 2.5 s (in line {line} of {__file__})"
     assert bench.run(text_event("do not log this")) == Outcome(State.RETRY, text, 100.0)
-    assert f"plain event 1 (message.text): {text} and is tried again in 100.0 s (attempt 2 of 2)" in caplog.text
+    assert f"plain event 1 (message.text): {text}; the event is tried again in 100.0 s (attempt 2 of 2)" in caplog.text
     assert bench.run(text_event("do not log this"), failures=1) == Outcome(State.DEAD, text)
     assert "do not log this" not in caplog.text
     statistics = bench.execution.statistics()
@@ -332,7 +350,7 @@ def test_a_timeout_names_the_line_of_the_author_and_not_of_the_library_that_wait
 
     assert make_rig(bot, timeout_s=0.05).settle_all("x") == {"x": State.DEAD}
     line = handler.__code__.co_firstlineno + 2
-    assert f"handler ran longer than its timeout of 0.05 s (in line {line} of {__file__}) and was" in caplog.text
+    assert f"handler ran longer than its timeout of 0.05 s (in line {line} of {__file__}); the event is" in caplog.text
 
 
 def test_a_timeout_in_a_bot_that_is_installed_as_a_library_names_where_it_was_called() -> None:
@@ -358,7 +376,7 @@ def test_an_error_in_choosing_the_handler_is_a_failure(caplog: pytest.LogCapture
     outcome = Bench(Broken(), attempts_max=2).run(text_event("x"))
     assert outcome.state is State.RETRY
     assert "no way to choose" in outcome.error
-    assert "a handler failed and is tried again" in caplog.text
+    assert "a handler failed; the event is tried again" in caplog.text
 
 
 def test_an_event_of_a_platform_that_is_no_longer_served_is_a_failure_that_is_logged(
@@ -470,7 +488,8 @@ def test_a_final_error_is_dead_at_once_and_the_author_is_told(
     assert outcome.state is State.DEAD
     assert type(error).__name__ in outcome.error
     assert told == [error]
-    assert f"test_execution.py failed with {type(error).__name__}: ?; and was given up after 1 attempt" in caplog.text
+    line = f"test_execution.py failed with {type(error).__name__}: ?; the event is given up after 1 attempt"
+    assert line in caplog.text
     assert "Traceback" not in caplog.text  # of which all other lines would be gbot's own
 
 
@@ -487,7 +506,7 @@ def test_an_error_of_the_database_is_a_failure_and_one_line_of_the_log(
     bench = Bench(raising(error), attempts_max=5)
     outcome = bench.run(text_event("x"))
     assert (outcome.state, outcome.counted) == (State.RETRY, True)
-    assert f"test_execution.py failed with {type(error).__name__}: ?; and is tried again" in caplog.text
+    assert f"test_execution.py failed with {type(error).__name__}: ?; the event is tried again" in caplog.text
     assert "Traceback" not in caplog.text
     assert bench.execution.statistics().failed == 1
 

@@ -40,6 +40,13 @@ def refused(program: Program) -> str:
 # ---- how many servers
 
 
+@pytest.mark.parametrize("columns", [60, 80])
+def test_the_help_is_no_wider_than_the_terminal(columns: int) -> None:
+    for command in (["plan"], ["plan", "db"]):
+        told = gbot(*command, "--help", environ={"COLUMNS": str(columns)})
+        assert max(map(len, told.stdout)) <= columns, told.report()
+
+
 def test_the_old_case_from_the_help() -> None:
     text = sentences(plan(*OLD_CASE, "--instance-class", "db.r3.2xlarge"))
     assert "2,000/s x 2.5 s = 5,000 at once" in text

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from gbot.planning.costs import Measured, from_report, measured_costs, usual_costs, waiting_bytes
+from gbot.planning.costs import MEMORY, MYSQL, Measured, from_report, measured_costs, usual_costs, waiting_bytes
 from gbot.planning.plan import Load
 from tests.planning_rig import (
     FIGURES,
@@ -51,6 +51,9 @@ def test_storing_calls_and_further_queries_are_added_to_what_was_measured() -> N
     full = msgspec.structs.replace(measured, waiting_bytes=20 * KIB)
     of_a_call = costs.waiting_bytes - round(FIGURES.waiting.value * KIB)
     assert measured_costs(FIGURES, changed(OLD_CASE, calls=1), full).waiting_bytes == 20 * KIB + of_a_call
+    elsewhere = measured_costs(FIGURES, OLD_CASE, measured, MYSQL)
+    assert "SQLite (there is no figure for MySQL)" in " ".join(part.what for part in elsewhere.cpu)
+    assert "storing" not in {part.name for part in measured_costs(FIGURES, OLD_CASE, measured, MEMORY).cpu}
     stored = msgspec.structs.replace(measured, stored=True)
     assert measured_costs(FIGURES, changed(OLD_CASE, calls=0), stored).cpu_us == 500
 

@@ -35,6 +35,7 @@ class Server:
             waiting=12,
             pool_greenlets=17,
             connections=4,
+            handlers_ran_s=2.5,
             events_finished=self.finished,
             events_failed=5,
             events_timed_out=6,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -22,8 +22,18 @@ BYTES: Final = {"KiB": KIB, "MiB": MIB}
 WAITING_MIN: Final = 100  # handlers; with fewer waiting, memory says more of everything else than of them
 SCENARIOS: Final = {"3": 1.0, "2": 0.0, "1d": 0.0, "1": 0.0}  # those of a report, the one asked first, and its queries
 
+SQLITE: Final = "SQLite"  # what an inbox stores events in
+MYSQL: Final = "MySQL"
+MEMORY: Final = "memory"
+TO_STORE: Final = {
+    SQLITE: "to store it in SQLite",
+    MYSQL: "to store it, as for SQLite (there is no figure for MySQL)",
+}
 EVENTS_MIN_PER_S: Final = 0.001
 STORED: Final = "1d"  # the scenario of a report in which events are on a disk
+
+
+DEFAULTS: Final[Mapping[str, float]] = {"queries": 0.0, "query_s": 0.002, "calls": 1.0}  # of a load
 
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +78,6 @@ class Measured(msgspec.Struct, frozen=True):
     query_s: float | None
     stored: bool = False  # whether its inbox was on a disk
     rate_per_s: float | None = None  # of the events that it was measured with; None: as many as there can be
-    is_held: bool = False  # whether the latency is only the time for which a connection was held
     notes: tuple[str, ...] = ()  # what speaks against it
 
 
@@ -96,6 +105,20 @@ class Report(msgspec.Struct, frozen=True):
     scenarios: Mapping[str, Scenario]
 
 
+def load_of(given: Mapping[str, Any], measured: Measured | None) -> tuple[Load, dict[str, str]]:
+    """What was asked for, measured, or is usual; and where it is from if it was not asked for."""
+    values, sources = {}, {}
+    for field in ("latency_s", "queries", "query_s", "calls"):
+        found = getattr(measured, field, None)
+        if given[field] is not None:
+            values[field] = given[field]
+        elif measured is not None and found is not None:
+            values[field], sources[field] = found, measured.where
+        else:
+            values[field], sources[field] = DEFAULTS[field], "default"
+    return Load(events_per_s=given["events"], **values), sources
+
+
 def read_figures() -> Figures:
     return data.read("costs.toml", Figures)
 
@@ -113,16 +136,16 @@ def usual_costs(figures: Figures, load: Load) -> Costs:
     return Costs(tuple(cpu), round(waiting.in_bytes), connection_bytes, base_bytes)
 
 
-def measured_costs(figures: Figures, load: Load, measured: Measured) -> Costs:
-    """What was measured, and what it had less of: a durable inbox, calls to the platform's API, queries."""
+def measured_costs(figures: Figures, load: Load, measured: Measured, stored_in: str = SQLITE) -> Costs:
+    """What was measured, and what it had less of: an inbox that stores, calls to the platform's API, queries."""
     usual = usual_costs(figures, load)
     waiting = usual.waiting_bytes
     if measured.waiting_bytes is not None:
         waiting += measured.waiting_bytes - round(figures.waiting.in_bytes)
     rate = f" at {measured.rate_per_s:g}/s" if measured.rate_per_s else ""
     cpu = [Part("measured", f"({measured.where}{rate})", measured.cpu_us)]
-    if not measured.stored:
-        cpu.append(Part("storing", "to store it in SQLite", figures.alone.value - figures.in_memory.value))
+    if not measured.stored and stored_in in TO_STORE:
+        cpu.append(Part("storing", TO_STORE[stored_in], figures.alone.value - figures.in_memory.value))
     cpu += _call(figures, load)
     if load.queries > measured.queries:
         cpu.append(_queries(figures, load.queries - measured.queries))

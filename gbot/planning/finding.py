@@ -1,15 +1,13 @@
 """What the samples of a measured server say of its handlers. Pure: samples in, figures out.
 
-Handlers that run, summed over the time that was sampled, are the time that all of them took (Little's law): that sum by
-the number of events is their latency. Those that take a millisecond are hardly ever seen, so that it is a guess there;
-but for how long they held a connection was counted, and a handler takes no less than that: the larger counts. CPU is
-what the process has used, less what it used at rest.
+Everything is the growth of a counter by the number of events that ended; samples are taken when nothing runs. (Handlers
+that were seen at work would tell less of their latency: those that come and go in bunches were told to take 0.25 s
+instead of 0.3.) CPU is what the process has used, less what it used at rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -21,7 +19,6 @@ from gbot.planning.plan import US_PER_S
 SAMPLE_S: Final = 0.5  # between two samples
 END_MAX_S: Final = 90.0  # for handlers to end, at the warm-up and after the load
 EVENTS_FEW: Final = 20
-SEEN_FEW: Final = 4  # samples with a handler at work: with fewer, their latency is anybody's guess
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -34,6 +31,7 @@ class Sample(msgspec.Struct, frozen=True):
     events_held: int
     cpu_s: float
     rss_bytes: int
+    handlers_ran_s: float = 0.0  # those that have ended
     events_dead: int = 0  # those that asked to be run again are dead and have not failed
     events_put_off: int = 0
     events_unhandled: int = 0
@@ -62,7 +60,6 @@ class Finding(msgspec.Struct, frozen=True):
     put_off: int
     unhandled: int
     left: int  # taken, and not ended when the time was over
-    seen: int  # samples in which a handler ran
     running_max: int
     trouble: str
 
@@ -80,8 +77,6 @@ class Finding(msgspec.Struct, frozen=True):
             f"{counted(self.left, 'event')} had not ended {END_MAX_S:g} s after the load": self.left,
             f"the server took {self.sent} of {counted(self.asked, 'event')} in the time": self.sent < self.asked,
             f"only {counted(self.ended, 'event has', 'events have')} ended": self.ended < EVENTS_FEW,
-            f"handlers were seen at work in {counted(self.seen, 'sample')} only, which makes their latency a guess "
-            "(--latency N takes another, --seconds N more samples)": self.seen < SEEN_FEW and not self.measured.is_held,
         }
         return [fact for fact, is_so in facts.items() if is_so]
 
@@ -103,17 +98,15 @@ def finding(
     uses, held_s = (last.db_uses or 0) - (first.db_uses or 0), (last.db_held_s or 0.0) - (first.db_held_s or 0.0)
     cpu_s = max(0.0, _cpu_s(rest, first, last))
     opened = (fullest.db_open or 0) - (first.db_open or 0)
-    running_s = sum(after.running * (after.at_s - before.at_s) for before, after in pairwise(samples))
     measured = Measured(
         where="measured",
-        latency_s=max(running_s, held_s) / each,
+        latency_s=(last.handlers_ran_s - first.handlers_ran_s) / each,
         cpu_us=cpu_s * US_PER_S / each,
         base_bytes=first.rss_bytes,
         waiting_bytes=waiting_bytes(fullest.rss_bytes - first.rss_bytes, fullest.running, opened, figures),
         queries=uses / each,
         query_s=held_s / uses if uses else None,
         rate_per_s=rate_per_s,
-        is_held=held_s > running_s,
     )
     return Finding(
         measured,
@@ -124,7 +117,6 @@ def finding(
         put_off=last.events_put_off - first.events_put_off,
         unhandled=last.events_unhandled - first.events_unhandled,
         left=last.events_held,
-        seen=sum(sample.running > 0 for sample in samples),
         running_max=fullest.running,
         trouble=trouble,
     )

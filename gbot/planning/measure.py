@@ -2,7 +2,7 @@
 
 ::
 
-    the database is asked ──▶ gbot serve APP (a child) ──▶ warm-up ──▶ rest ──▶ load ──▶ end ──▶ the child is stopped
+    gbot serve APP (a child) ──▶ warm-up ──▶ rest ──▶ load ──▶ end ──▶ the child is stopped
 
 **Nothing reaches a chat platform.** The child listens on 127.0.0.1 alone, serves the plain platform alone, whose
 replies are printed into nowhere, and gets none of the platforms' secrets. The author's database and other services are
@@ -13,8 +13,8 @@ Events come ten at a time, as platforms send them, because one that wakes up an 
 among others. The rate is constant, but each bunch comes somewhere else within its share of time: in step with the
 sampler they would always be seen in the same state.
 
-**When it breaks.** A database that is away, or refuses all that the warm-up wants of it, ends the measurement at once:
-gbot serve would put the events off, again and again. So does a child that ends early, or says nothing for too long.
+**When it breaks.** A database that refuses all that the warm-up wants of it ends the measurement at once: gbot serve
+would put the events off, again and again. So does a child that ends early, or says nothing for too long.
 Whatever happens to this process short of SIGKILL, the child is told to stop, and killed if it does not.
 """
 
@@ -33,19 +33,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NoReturn
 
-import gevent
 import msgspec
 
 from gbot.counts import counted
-from gbot.database.address import Address
-from gbot.database.advice import when_away, when_refused
-from gbot.database.connector import Connector
-from gbot.errors import DatabaseDown, DatabaseRefused, StartError
+from gbot.errors import StartError
 from gbot.planning.costs import Figures
 from gbot.planning.finding import END_MAX_S, SAMPLE_S, Finding, Sample, finding
 
 HOST: Final = "127.0.0.1"
-ASK_MAX_S: Final = 3.0
 START_MAX_S: Final = 30.0
 REST_S: Final = 2.0
 ANSWER_MAX_S: Final = 30.0
@@ -195,19 +190,6 @@ class Child:
                     self._news.notify_all()
         with self._news:
             self._news.notify_all()
-
-
-def ask_database(address: Address) -> None:
-    """Raises StartError, which tells what to do, where handlers could not use it."""
-    try:
-        with gevent.Timeout(ASK_MAX_S, DatabaseDown(f"no answer within {ASK_MAX_S:g} s")):
-            Connector(address).connect().close()
-    except DatabaseRefused as error:
-        why = f"does not let gbot in: {error}; {when_refused('its URL')}"
-        raise StartError(f"nothing was measured: the bot's database {address.place} {why}") from None
-    except DatabaseDown as error:
-        why = f"cannot be reached: {error}; {when_away(error)}"
-        raise StartError(f"nothing was measured: the bot's database {address.place} {why}") from None
 
 
 def measure(

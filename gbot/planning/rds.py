@@ -96,19 +96,22 @@ class InstanceClass(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a number of connections is from: the class of a server, or who asks, which goes before the class."""
+    """Where a number of connections is from: the class of a server, or who asks, which goes before the class; without
+    both, the server that the bot uses here.
+    """
 
     engine: str
     instance_class: str | None = None
     is_given: bool = False
     has_formula: bool = False  # the class has a formula instead of a number
+    is_asked: bool = False
 
     @property
     def text(self) -> str:
         """For people; empty where it needs no word."""
         name = self.instance_class
         if name is None:
-            return ""
+            return "as the bot's database here says" if self.is_asked else ""
         if self.is_given:
             return f"given, which goes before {name}"
         return f"to count on with {name}" if self.has_formula else f"by default on {name}"

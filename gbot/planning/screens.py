@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 
 from gbot.counts import counted, number
-from gbot.planning.costs import Measured
+from gbot.database.sizing import INBOX_CONNECTIONS
+from gbot.planning.costs import MYSQL, SQLITE, Measured
 from gbot.planning.plan import (
     POOL_MAX,
     WORKERS_PER_NODE,
@@ -29,8 +30,6 @@ from gbot.planning.words import each_of, nodes_text, row, share_text, size, span
 
 LEAST: Final = ", the least that a node is given"
 ALL: Final = ", all that it may have"
-HELD: Final = ": so long it holds a connection, and it is seldom seen at work"
-UNSEEN: Final = ": too short to be seen"
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -38,7 +37,7 @@ class Question(msgspec.Struct, frozen=True):
 
     ``sources`` tells of a field of the load where it is from if the asker did not say it, ``origin`` the same of
     max_connections. ``measured``: what ``app`` or a report has shown. ``classes``: of a database server, the smallest
-    first, each with its connections.
+    first, each with its connections. ``stored_in``: where the inbox keeps events.
     """
 
     load: Load
@@ -51,6 +50,7 @@ class Question(msgspec.Struct, frozen=True):
     app: str | None = None
     measured: Measured | None = None
     classes: Mapping[str, int] = {}
+    stored_in: str = SQLITE
 
     @property
     def margin(self) -> str:
@@ -63,18 +63,9 @@ class Question(msgspec.Struct, frozen=True):
             return f"{self.margin} {number(whole)}"
         return f"{self.margin} {f'{exact:,.1f}' if exact >= 100 else number(exact)}, rounded up {number(whole)}"
 
-    def mark(self, field: str, more: str = "") -> str:
+    def mark(self, field: str) -> str:
         source = self.sources.get(field)
-        return f" ({source}{more})" if source else ""
-
-    def latency(self) -> str:
-        """How long a handler takes; where it was measured, also how that could be told."""
-        measured, more = self.measured, ""
-        if measured is not None and measured.is_held:
-            more = HELD
-        elif not self.load.latency_s:
-            more = UNSEEN
-        return f"{span(self.load.latency_s)}{self.mark('latency_s', more)}"
+        return f" ({source})" if source else ""
 
 
 def resource_lines(question: Question, plan: Plan, width: int) -> list[str]:
@@ -95,8 +86,8 @@ def handlers_steps(question: Question, plan: Plan) -> list[str]:
     if whole.pool > POOL_MAX:
         bound = f"; of {number(POOL_MAX)}, the most that a node can be given: {_nodes_of('handlers', plan)}"
     return [
-        f"{number(question.load.events_per_s)}/s x {question.latency()} = {number(whole.handlers)} at once; "
-        f"{question.padded(whole.handlers, whole.pool)}",
+        f"{number(question.load.events_per_s)}/s x {span(question.load.latency_s)}{question.mark('latency_s')} = "
+        f"{number(whole.handlers)} at once; {question.padded(whole.handlers, whole.pool)}",
         f"{number(plan.share.pool)} on {each_of(plan.shared_by)}{bound}",
     ]
 
@@ -143,7 +134,7 @@ def memory_steps(question: Question, plan: Plan) -> list[str]:
 def database_steps(question: Question, plan: Plan) -> list[str]:
     load, whole, database = question.load, plan.totals, plan.database
     if database is None:
-        return [f"no queries{question.mark('queries')}"]
+        return [f"no queries{question.mark('queries')}", *_inbox_steps(question, plan)]
     more = ""
     if database.pool > database.needed:
         more = ALL if database.pool == database.allowed else LEAST
@@ -153,7 +144,16 @@ def database_steps(question: Question, plan: Plan) -> list[str]:
         f"{number(whole.connections)} at once; {question.padded(whole.connections, whole.db_pool)}",
         f"{number(database.pool)} on {each_of(database.nodes)}{more}",
         _server_step(question, database),
+        *([] if question.server.has_inbox else _inbox_steps(question, plan)),
     ]
+
+
+def _inbox_steps(question: Question, plan: Plan) -> list[str]:
+    """What the inbox takes where no other step tells of it."""
+    if question.stored_in != MYSQL:
+        return []
+    where = "there" if question.server.has_inbox else "in its own server"
+    return [f"the inbox: {counted(INBOX_CONNECTIONS, 'connection')} of {each_of(plan.shared_by)} {where}"]
 
 
 def _server_step(question: Question, database: Database) -> str:

@@ -20,7 +20,7 @@ TOLD_BY: Final = {"CPU": "--cores", "memory": "--memory", "open files": "--files
 
 def plan_lines(question: Question, plan: Plan, width: int) -> list[str]:
     """The whole answer."""
-    title = f"How many servers for {number(question.load.events_per_s)} events/s?"
+    title = f"How many servers for {counted(question.load.events_per_s, 'event')}/s?"
     return [title, "", *resource_lines(question, plan, width), "", *verdict(question, plan, width)]
 
 
@@ -61,9 +61,8 @@ def too_few(question: Question, database: Database) -> str:
     allowed = ""
     if database.allowed is not None:
         most = events_per_s_max(question.server, database.nodes, question.load, question.headroom)
-        allowed = (
-            f" and may have {number(database.allowed)}, which is enough for {number(math.floor(most))} events/s in all"
-        )
+        events = counted(math.floor(most), "event")
+        allowed = f" and may have {number(database.allowed)}, which is enough for {events}/s in all"
     return (
         f"No: the database server has too few connections. {_capital(each_of(database.nodes))} needs "
         f"{number(database.needed)}{allowed}. More nodes do not help. {_what_would_do(question, database)} "
@@ -127,6 +126,7 @@ def _asked(question: Question) -> dict[str, Any]:
         "app": question.app,
         "load": msgspec.to_builtins(question.load),
         "sources": dict(question.sources),
+        "stored_in": question.stored_in,
         "costs": {"cpu_us": {part.name: round(part.us, 3) for part in costs.cpu}, **memory},
         "measured_rate_per_s": question.measured.rate_per_s if question.measured else None,
         "node": msgspec.to_builtins(question.node),

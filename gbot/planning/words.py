@@ -19,6 +19,7 @@ NAME_CELLS: Final = 12
 WIDTH_MIN: Final = 40
 WIDTH_MAX: Final = 110
 UNITS: Final = {"GiB": GIB, "MiB": 2**20}
+NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 NOBODY_THERE: Final = " (0 there now)"  # of a server that was asked; this one was not
 
 
@@ -45,10 +46,9 @@ def share_text(server: DatabaseServer, nodes: int, origin: Origin) -> str:
     """The arithmetic of a node's share of the database server, as gbot serve and gbot check show it."""
     limits = ServerLimits(server.max_connections or 0, 0, 0, 0)
     line = share_of(limits, nodes, with_inbox=server.has_inbox).arithmetic.replace(NOBODY_THERE, "")
-    told, *steps = line.split(" - ", 1)
     if origin.text:
-        told += f" ({origin.text})"
-    return re.sub("[0-9]{4,}", lambda digits: f"{int(digits[0]):,}", " - ".join([told, *steps]))
+        line = re.sub("^max_connections [0-9]+", lambda told: f"{told[0]} ({origin.text})", line)
+    return re.sub("[0-9]{4,}", lambda digits: f"{int(digits[0]):,}", line)
 
 
 def smallest_class(max_connections: int | None, classes: Mapping[str, int]) -> str | None:
@@ -68,8 +68,11 @@ def what_would_do(max_connections: int | None, origin: Origin, classes: Mapping[
 
 
 def wrapped(text: str, width: int, further: str = "") -> list[str]:
-    """The text in lines; those after the first begin with ``further``."""
-    return textwrap.wrap(text, max(WIDTH_MIN, min(width, WIDTH_MAX)), subsequent_indent=further, break_on_hyphens=False)
+    """The text in lines; those after the first begin with ``further``. No line ends between a number and its unit."""
+    kept = re.sub("(?<=[0-9]) (?=[%A-Za-zµ])", NO_BREAK, text)
+    width = max(WIDTH_MIN, min(width, WIDTH_MAX))
+    lines = textwrap.wrap(kept, width, subsequent_indent=further, break_on_hyphens=False)
+    return [line.replace(NO_BREAK, " ") for line in lines]
 
 
 def row(name: str, steps: Sequence[str], width: int) -> list[str]:

@@ -318,7 +318,7 @@ def test_a_handler_that_takes_too_long_is_stopped(serve: Serve) -> None:
     served.wait_for_output("cleaned up")
     served.wait_for_line(
         r"plain event 1 \(message\.text\): the handler .*working:wait ran longer than its timeout of 0\.2 s "
-        r"\(in line \d+ of .*working\.py\) and is tried again"
+        r"\(in line \d+ of .*working\.py\); the event is tried again"
     )
 
 
@@ -432,22 +432,22 @@ def test_what_waits_for_its_next_attempt_is_lost_with_the_memory_and_kept_on_dis
     served = serve(WORKING, "--inbox", "memory:")
     post_plain(served.address, "fail,fail")
     for number in (1, 2):
-        served.wait_for_line(f"event {number} .*and is tried again in")
+        served.wait_for_line(f"event {number} .*; the event is tried again in")
     assert served.stop() == 0
     assert served.stderr[-1].endswith("Stopped. 2 events that were to be tried again are lost")
     served = serve(WORKING)
     post_plain(served.address, "fail")
-    served.wait_for_line("event 1 .*and is tried again in")
+    served.wait_for_line("event 1 .*; the event is tried again in")
     assert served.stop() == 0
     assert served.stderr[-1].endswith("Stopped. Nothing was left to do")
     again = serve(WORKING)
-    again.wait_for_line(r"event 1 \(message\.text\): a handler failed and is tried again in .* \(attempt 3 of 5\)")
+    again.wait_for_line(r"event 1 \(.*\): a handler failed; the event is tried again in .* \(attempt 3 of 5\)")
 
 
 def test_an_event_that_failed_for_the_last_time_is_kept_as_dead(serve: Serve) -> None:
     served = serve(WORKING, "--attempts-max", "1")
     post_plain(served.address, "fail")
-    served.wait_for_line("a handler failed and was kept as dead entry 1 after 1 attempt")
+    served.wait_for_line("a handler failed; the event is kept as dead entry 1 after 1 attempt")
     post_plain(served.address, "after")
     served.wait_for_output("reply: echo after")
     assert served.stop() == 0
