@@ -64,8 +64,9 @@ def survey(
         for row, text in texts:
             read(row, text, row.key, str(file))
     for row in SETTINGS.values():
-        if row.variable in environ and not _is_service_link(environ[row.variable]):
-            read(row, environ[row.variable], row.variable, "the environment")
+        in_environ = environ.get(row.variable)
+        if in_environ is not None and not _counts_as_unset(row, in_environ):
+            read(row, in_environ, row.variable, "the environment")
         given = flags.get(row.name)
         if given is not None:
             read(row, given, "--" + row.key, "the command line")
@@ -176,6 +177,14 @@ def _toml_text(row: Setting, value: object, source: str) -> str:
 def _known(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, 1)
     return f"the name of a setting, perhaps {close[0]}" if close else "the name of a setting; see gbot serve --help"
+
+
+def _counts_as_unset(row: Setting, text: str) -> bool:
+    """An empty variable is what ``GBOT_DB=$DB`` leaves when there is none.
+
+    An empty secret is refused, though: one that got lost must not end in serving a platform without it.
+    """
+    return _is_service_link(text) or (not text and not row.is_secret)
 
 
 def _is_service_link(value: str) -> bool:
