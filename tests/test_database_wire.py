@@ -6,17 +6,20 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 import gevent
 import pytest
+from pymysql import InternalError
 from pymysql.cursors import SSCursor
 
 from gbot.database.address import parse
 from gbot.database.connection import Connection
 from gbot.database.connector import Connector
+from gbot.database.wire import Greeting
 from gbot.errors import DatabaseDown
 from tests.database_rig import outcome, patched
 from tests.rig import wait_until
@@ -92,6 +95,18 @@ def test_a_login_without_end_is_ended(said: bytes) -> None:
             Connector(parse(f"mysql://bot@127.0.0.1:{listener.getsockname()[1]}/chat")).connect()
         thread.join(20)
     assert not sent
+
+
+def test_a_login_in_drips_is_ended() -> None:
+    server, client = socket.socketpair()
+    with server, client, Greeting(client, max_s=2.0) as greeting:
+        server.sendall(b"a")
+        assert greeting.read(1) == b"a"
+        late = time.monotonic() + 2.0
+        wait_until(lambda: time.monotonic() >= late)
+        server.sendall(b"b")
+        with pytest.raises(InternalError, match="its login has not ended"):
+            greeting.read(1)
 
 
 @pytest.mark.parametrize("said", [[b"\xfb/etc/passwd"], [b"\1", b"\3d"], [b"\1", b"\1d" * 9]], ids=range(3))

@@ -73,10 +73,10 @@ class Incoming(io.RawIOBase):
 class Greeting(Incoming):
     """What it sends until its user is in. Whoever answers there may be no such server, and have no end."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Any, max_s: float = LOGIN_MAX_S) -> None:
         super().__init__(sock)
         self._left = LOGIN_BYTES_MAX
-        self._ends_at = monotonic() + LOGIN_MAX_S
+        self._ends_at = monotonic() + max_s
 
     def readinto(self, buffer: Any) -> int:
         if self._left <= 0 or monotonic() >= self._ends_at:
